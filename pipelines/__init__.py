@@ -1,0 +1,1 @@
+"""The Ray jobs, one module a job, and the `medfilip` command."""

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, ids, fingerprints, settings and logging. Imports nothing of ours."""

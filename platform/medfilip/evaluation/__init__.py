@@ -1,0 +1,1 @@
+"""Metrics with intervals, and the reports that show them."""

@@ -1,0 +1,1 @@
+"""Sentence → findings: the lexicon engine, prompts, the reply parser, grounding."""

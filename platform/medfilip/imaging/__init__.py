@@ -1,0 +1,1 @@
+"""DICOM / PNG / JPEG → pixels: guarded decoding, windowing, resizing."""

@@ -1,0 +1,1 @@
+"""Category → visual attributes → training text and prompts."""

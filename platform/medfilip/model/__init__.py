@@ -1,0 +1,1 @@
+"""Encoders, dual encoder, objectives, checkpoint folder and calibration."""

@@ -1,0 +1,1 @@
+"""Synthetic studies with exact truth, for demos, tests and scale."""

@@ -1,0 +1,1 @@
+"""Report text: corpus readers, sections and sentences."""

@@ -1,0 +1,1 @@
+"""Where data lies: URIs, shards, dataset schemas, manifests and runs."""

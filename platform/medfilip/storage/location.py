@@ -1,0 +1,224 @@
+"""A place that holds data: a local path or ``s3://bucket/key``, behind one small interface.
+
+Reads and writes go through Arrow's file systems. What Arrow cannot say (create only if absent, replace only if
+unchanged) goes through boto3's conditional writes on S3 and through ``O_EXCL`` + fsync + rename locally.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow.fs as pafs
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+
+ALLOWED_SCHEMES = ("file", "s3")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A local path or an S3 key.
+
+    Attributes
+    ----------
+    scheme
+        ``"file"`` or ``"s3"``.
+    path
+        Absolute local path, or ``bucket/key`` on S3, without a trailing slash.
+    """
+
+    scheme: str
+    path: str
+
+    @classmethod
+    def parse(cls, uri: str | Path) -> Location:
+        """Parse ``/a/path``, ``a/path``, ``file:///a/path`` or ``s3://bucket/key``; other schemes are refused."""
+        text = os.fspath(uri)
+        if "://" not in text:
+            return cls("file", str(Path(text).expanduser().absolute()))
+        parts = urlsplit(text)
+        if parts.scheme not in ALLOWED_SCHEMES:
+            raise MedfilipError(
+                ErrorCode.URI_NOT_ALLOWED,
+                f"The scheme '{parts.scheme}' is not allowed.",
+                fix=f"Use a local path or one of: {', '.join(scheme + '://' for scheme in ALLOWED_SCHEMES)}.",
+            )
+        if parts.scheme == "file":
+            return cls("file", str(Path(parts.path).absolute()))
+        path = f"{parts.netloc}{parts.path}".rstrip("/")
+        if not parts.netloc or ".." in path.split("/"):
+            raise MedfilipError(
+                ErrorCode.URI_NOT_ALLOWED,
+                "An s3:// location needs a bucket and no '..' in its key.",
+                fix="Write s3://bucket/prefix.",
+            )
+        return cls("s3", path)
+
+    def __str__(self) -> str:
+        return self.path if self.scheme == "file" else f"s3://{self.path}"
+
+    def __truediv__(self, name: str) -> Location:
+        """Join a relative name; absolute names and ``..`` are refused, so that no name can leave its folder."""
+        if name.startswith("/") or ".." in name.split("/") or not name:
+            raise MedfilipError(
+                ErrorCode.URI_NOT_ALLOWED,
+                "A name inside a dataset must be relative and must not contain '..'.",
+                fix="Use plain file names.",
+            )
+        return Location(self.scheme, f"{self.path}/{name}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> Location:
+        """The folder that holds this location."""
+        return Location(self.scheme, self.path.rsplit("/", 1)[0])
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The Arrow file system of this location."""
+        return _filesystem(self.scheme)
+
+    def exists(self) -> bool:
+        """Whether a file or folder is there."""
+        return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
+
+    def is_dir(self) -> bool:
+        """Whether a folder is there."""
+        return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
+
+    def size(self) -> int:
+        """Bytes of the file that is there."""
+        info = self.filesystem.get_file_info(self.path)
+        if info.type != pafs.FileType.File:
+            raise MedfilipError(ErrorCode.INPUT_NOT_FOUND, f"There is no file at {self}.", fix="Check the path.")
+        return int(info.size)
+
+    def children(self, *, recursive: bool = False) -> list[Location]:
+        """Files and folders below this folder, sorted by path; none if it does not exist."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        return sorted(
+            (Location(self.scheme, info.path) for info in self.filesystem.get_file_info(selector)),
+            key=lambda at: at.path,
+        )
+
+    def read_bytes(self) -> bytes:
+        """Read the whole file."""
+        try:
+            with self.filesystem.open_input_file(self.path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise MedfilipError(
+                ErrorCode.INPUT_NOT_FOUND, f"There is no file at {self}.", fix="Check the path."
+            ) from error
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write the whole file at once: readers see the old content or the new, never a part."""
+        if self.scheme == "s3":
+            with self.filesystem.open_output_stream(self.path) as stream:
+                stream.write(data)
+            return
+        target = Path(self.path)
+        temporary = _temporary_beside(target)
+        _write_synced(temporary, data)
+        temporary.replace(target)
+
+    def create(self, data: bytes) -> None:
+        """Write the file only if nothing is there; a lost race is `ErrorCode.PUBLISH_RACE_LOST`."""
+        if self.scheme == "s3":
+            _s3_put(self.path, data, IfNoneMatch="*")
+            return
+        target = Path(self.path)
+        temporary = _temporary_beside(target)
+        _write_synced(temporary, data)
+        try:
+            # A hard link fails if the target exists, and shows the complete file if it does not.
+            os.link(temporary, target)
+        except FileExistsError as error:
+            raise _race_lost(self) from error
+        finally:
+            temporary.unlink()
+        _sync_folder(target.parent)
+
+    def delete(self) -> None:
+        """Delete the file or the folder with all it holds; nothing there is no error."""
+        info = self.filesystem.get_file_info(self.path)
+        if info.type == pafs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+        elif info.type == pafs.FileType.File:
+            self.filesystem.delete_file(self.path)
+
+    def make_dir(self) -> None:
+        """Create the folder and its parents (a no-op on S3, which has none)."""
+        if self.scheme == "file":
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+
+
+@lru_cache(maxsize=4)
+def _filesystem(scheme: str) -> pafs.FileSystem:
+    if scheme == "file":
+        return pafs.LocalFileSystem()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    options: dict[str, object] = {"region": region, "allow_bucket_creation": False, "allow_bucket_deletion": False}
+    if endpoint:
+        parts = urlsplit(endpoint)
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
+    return pafs.S3FileSystem(**options)
+
+
+def _s3_put(path: str, data: bytes, **condition: str) -> None:
+    from botocore.exceptions import ClientError
+
+    bucket, key = path.split("/", 1)
+    try:
+        _s3_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+            raise _race_lost(Location("s3", path)) from error
+        raise
+
+
+@lru_cache(maxsize=1)
+def _s3_client() -> Any:
+    import boto3
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return boto3.client("s3", region_name=region)
+
+
+def _race_lost(location: Location) -> MedfilipError:
+    return MedfilipError(
+        ErrorCode.PUBLISH_RACE_LOST,
+        f"Another process has already written {location}.",
+        fix="Use what it published, or start a new run with --new-run.",
+    )
+
+
+def _temporary_beside(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

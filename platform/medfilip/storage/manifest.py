@@ -1,0 +1,116 @@
+"""The manifest: the one file that makes a run's output a dataset.
+
+It is published once and last. It lists every shard with its rows, bytes and hash; readers read the listed shards and
+never a folder listing. The fingerprint covers what decides the content (schema, configuration, code version, inputs,
+shard hashes); timings and hosts stand beside it, so that two runs of the same work have the same fingerprint.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint
+from medfilip.storage.location import Location
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+class Shard(BaseModel):
+    """One published file of a dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="relative to the run folder")
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class DatasetEntry(BaseModel):
+    """One dataset of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int
+    rows: int
+    shards: tuple[Shard, ...]
+
+
+class Manifest(BaseModel):
+    """What a finished run published, and what it was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    manifest_version: int = MANIFEST_VERSION
+    job: str
+    run_id: str
+    config_fingerprint: str
+    code_version: str
+    config: dict[str, Any]
+    inputs: dict[str, str] = Field(default_factory=dict, description="name of an input → fingerprint of its manifest")
+    versions: dict[str, str] = Field(default_factory=dict, description="ontology, lexicon, splitter, … → fingerprint")
+    datasets: dict[str, DatasetEntry] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict, description="what the run counted, by name")
+    rejected: dict[str, int] = Field(default_factory=dict, description="reason code → rows refused")
+    files: tuple[Shard, ...] = Field(default=(), description="outputs that are no datasets: checkpoints, reports")
+    fingerprint: str = ""
+    # outside the fingerprint
+    started_at: datetime
+    finished_at: datetime
+    seconds: dict[str, float] = Field(default_factory=dict, description="stage → wall time")
+    environment: dict[str, str] = Field(default_factory=dict)
+
+    def with_fingerprint(self) -> Manifest:
+        """Return a copy whose fingerprint is computed from its content."""
+        content = {
+            "job": self.job,
+            "config": self.config_fingerprint,
+            "datasets": {
+                name: [entry.schema_version, sorted(shard.sha256 for shard in entry.shards)]
+                for name, entry in self.datasets.items()
+            },
+            "files": sorted(f"{item.path}:{item.sha256}" for item in self.files),
+        }
+        return self.model_copy(update={"fingerprint": fingerprint(content)})
+
+    def dataset(self, name: str) -> DatasetEntry:
+        """Return a dataset of this run by name."""
+        if name not in self.datasets:
+            raise MedfilipError(
+                ErrorCode.INPUT_NOT_FOUND,
+                f"The run {self.run_id} of job '{self.job}' has no dataset '{name}' "
+                f"(it has: {', '.join(self.datasets)}).",
+                fix="Give the run of the job that writes it.",
+            )
+        return self.datasets[name]
+
+
+def read_manifest(run: Location) -> Manifest:
+    """Read the manifest of a run, given its folder or the manifest itself."""
+    location = run if run.name == MANIFEST_NAME else run / MANIFEST_NAME
+    if not location.exists():
+        raise MedfilipError(
+            ErrorCode.INPUT_NOT_PUBLISHED,
+            f"There is no {MANIFEST_NAME} at {location.parent}: the run is unfinished or the path is wrong.",
+            fix="Start its job again with the same settings (it resumes), or give the folder of a finished run.",
+        )
+    try:
+        manifest = Manifest.model_validate_json(location.read_bytes())
+    except ValidationError as error:
+        raise MedfilipError(
+            ErrorCode.MANIFEST_CORRUPT,
+            f"{location} is not a manifest of version {MANIFEST_VERSION} ({error.error_count()} fields do not fit).",
+            fix="Restore the file or run the job again with --new-run.",
+        ) from error
+    if manifest.with_fingerprint().fingerprint != manifest.fingerprint:
+        raise MedfilipError(
+            ErrorCode.MANIFEST_CORRUPT,
+            f"The content of {location} does not match its fingerprint.",
+            fix="Restore the file or run the job again with --new-run.",
+        )
+    return manifest

@@ -1,0 +1,274 @@
+"""The contract between stages: every dataset, column by column, with its version.
+
+A change to a schema raises its version; a reader refuses any other version with a clear error, since a silently
+misread column is worse than a stopped job. All character spans are half-open ``[start, end)`` offsets in Unicode
+code points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+
+_text = pa.string()
+_texts = pa.list_(pa.string())
+
+SECTION = pa.struct([("name", _text), ("start", pa.int32()), ("end", pa.int32())])
+"""One section of a report: a span of ``reports.text``; ``name`` is one of `medfilip.reports.sections.SECTION_NAMES`."""
+
+EVIDENCE = pa.struct([("slot", _text), ("start", pa.int32()), ("end", pa.int32())])
+"""Where a slot of a finding stands in the text; ``slot`` is mention, certainty, severity, laterality, site, …"""
+
+FINDING_FIELDS: list[tuple[str, pa.DataType]] = [
+    ("category", _text),
+    ("certainty", _text),
+    ("hedge", _text),
+    ("severity", _text),
+    ("size", _text),
+    ("size_mm", pa.float32()),
+    ("laterality", _text),
+    ("sites", _texts),
+    ("patterns", _texts),
+    ("change", _text),
+    ("chronicity", _text),
+    ("alignment", _text),
+    ("evidence", pa.list_(EVIDENCE)),
+]
+"""Columns of a finding, in the order of `medfilip.findings.finding.Finding`; a missing slot is null."""
+
+FINDING = pa.struct(FINDING_FIELDS)
+
+FINDING_CODES = pa.struct(
+    [
+        ("category", pa.int16()),
+        ("certainty", pa.int8()),
+        ("severity", pa.int8()),
+        ("laterality", pa.int8()),
+        ("sites", pa.list_(pa.int16())),
+        ("text_ids", pa.list_(pa.int64())),
+    ]
+)
+"""A finding as integers (`medfilip.findings.codes`) with the ids of its text variants in ``texts``."""
+
+
+@dataclass(frozen=True)
+class DatasetSchema:
+    """Name, version, columns and row key of a dataset."""
+
+    name: str
+    version: int
+    key: tuple[str, ...]
+    columns: pa.Schema
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema with name and version in its metadata, as written to Parquet."""
+        return self.columns.with_metadata(
+            {b"medfilip.dataset": self.name.encode(), b"medfilip.schema_version": str(self.version).encode()}
+        )
+
+    def conform(self, table: pa.Table) -> pa.Table:
+        """Order and cast the columns of ``table`` to this schema; a missing or extra column is an error."""
+        missing = [name for name in self.columns.names if name not in table.column_names]
+        extra = [name for name in table.column_names if name not in self.columns.names]
+        if missing or extra:
+            raise MedfilipError(
+                ErrorCode.SCHEMA_MISMATCH,
+                f"A table for dataset '{self.name}' (version {self.version}) lacks columns {missing} "
+                f"and has unknown columns {extra}.",
+                fix="Write exactly the columns of medfilip.storage.schemas.",
+            )
+        return table.select(self.columns.names).cast(self.arrow_schema())
+
+    def empty(self) -> pa.Table:
+        """Return a table of this schema without rows."""
+        return self.arrow_schema().empty_table()
+
+    def from_rows(self, rows: list[dict[str, object]]) -> pa.Table:
+        """Build a table from row dictionaries; missing keys become null."""
+        return pa.Table.from_pylist(rows, schema=self.arrow_schema())
+
+
+REPORTS = DatasetSchema(
+    "reports",
+    1,
+    ("report_id",),
+    pa.schema(
+        [
+            ("report_id", _text),
+            ("study_id", _text),
+            ("patient_id", _text),
+            ("text", _text),
+            ("sections", pa.list_(SECTION)),
+            ("source", _text),
+            ("split", _text),
+        ]
+    ),
+)
+
+IMAGES = DatasetSchema(
+    "images",
+    1,
+    ("image_id",),
+    pa.schema(
+        [
+            ("image_id", _text),
+            ("study_id", _text),
+            ("patient_id", _text),
+            ("view", _text),  # "frontal", "lateral" or "unknown"
+            ("pixels", pa.binary()),  # PNG, 8 or 16 bit greyscale, MONOCHROME2
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("bits", pa.int8()),
+            ("spacing_mm", pa.float32()),  # row spacing; null when the file does not say
+            ("source_photometric", _text),
+            ("source_transfer_syntax", _text),
+            ("pixel_hash", _text),  # SHA-256 of the decoded pixels: finds duplicates whatever the container
+            ("source", _text),
+            ("split", _text),
+        ]
+    ),
+)
+
+SENTENCES = DatasetSchema(
+    "sentences",
+    1,
+    ("sentence_id",),
+    pa.schema(
+        [
+            ("sentence_id", pa.int64()),
+            ("text", _text),  # as it first stood in a report
+            ("context", _text),  # the preceding sentence or heading, for context-bound sentences; else null
+            ("section_group", _text),
+            ("count", pa.int64()),
+        ]
+    ),
+)
+
+OCCURRENCES = DatasetSchema(
+    "occurrences",
+    1,
+    ("report_id", "position"),
+    pa.schema(
+        [
+            ("sentence_id", pa.int64()),
+            ("report_id", _text),
+            ("section", _text),
+            ("start", pa.int32()),
+            ("end", pa.int32()),
+            ("position", pa.int32()),
+        ]
+    ),
+)
+
+SENTENCE_FINDINGS = DatasetSchema(
+    "sentence_findings",
+    1,
+    ("sentence_id",),
+    pa.schema(
+        [
+            ("sentence_id", pa.int64()),
+            ("findings", pa.list_(FINDING)),  # evidence spans are relative to the sentence
+            ("engine", _text),
+            ("status", _text),  # "ok" or an ErrorCode
+            ("ungrounded", pa.int32()),  # items of the reply that could not be grounded and are not findings
+            ("input_tokens", pa.int32()),
+            ("output_tokens", pa.int32()),
+            ("cached_tokens", pa.int32()),
+            ("raw_reply", _text),  # kept only when the reply could not be used
+        ]
+    ),
+)
+
+MENTIONS = DatasetSchema(
+    "mentions",
+    1,
+    ("mention_id",),
+    pa.schema(
+        [
+            ("mention_id", pa.int64()),
+            ("report_id", _text),
+            ("study_id", _text),
+            ("sentence_id", pa.int64()),
+            ("section", _text),
+            *FINDING_FIELDS,  # evidence spans are relative to reports.text
+            ("engine", _text),
+        ]
+    ),
+)
+
+RESOLVED_FINDINGS = DatasetSchema(
+    "resolved_findings",
+    1,
+    ("finding_id",),
+    pa.schema(
+        [
+            ("finding_id", pa.int64()),
+            ("study_id", _text),
+            ("report_id", _text),
+            ("category", _text),
+            ("certainty", _text),
+            ("hedge", _text),
+            ("severity", _text),
+            ("size", _text),
+            ("size_mm", pa.float32()),
+            ("laterality", _text),
+            ("sites", _texts),
+            ("patterns", _texts),
+            ("change", _text),
+            ("chronicity", _text),
+            ("mention_ids", pa.list_(pa.int64())),
+            ("conflict", pa.bool_()),
+        ]
+    ),
+)
+
+TEXTS = DatasetSchema(
+    "texts",
+    1,
+    ("text_id",),
+    pa.schema([("text_id", pa.int64()), ("text", _text), ("category", _text), ("certainty", _text)]),
+)
+
+PAIRS = DatasetSchema(
+    "pairs",
+    1,
+    ("image_id",),
+    pa.schema(
+        [
+            ("image_id", _text),
+            ("study_id", _text),
+            ("patient_id", _text),
+            ("view", _text),
+            ("split", _text),
+            ("image_shard", pa.int32()),  # index into the shard list of the images dataset in the input manifest
+            ("image_row", pa.int32()),
+            ("findings", pa.list_(FINDING_CODES)),
+        ]
+    ),
+)
+
+REJECTED = DatasetSchema(
+    "rejected",
+    1,
+    ("id", "stage"),
+    pa.schema([("id", _text), ("stage", _text), ("code", _text), ("message", _text)]),
+)
+
+DATASETS: dict[str, DatasetSchema] = {
+    schema.name: schema
+    for schema in (
+        REPORTS,
+        IMAGES,
+        SENTENCES,
+        OCCURRENCES,
+        SENTENCE_FINDINGS,
+        MENTIONS,
+        RESOLVED_FINDINGS,
+        TEXTS,
+        PAIRS,
+        REJECTED,
+    )
+}

@@ -1,0 +1,1 @@
+"""Batches, step, schedule, resume: plain torch, with or without Ray."""

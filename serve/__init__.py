@@ -1,0 +1,1 @@
+"""The Ray Serve application: gateway, decoder, encoder and label bank."""
