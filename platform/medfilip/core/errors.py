@@ -98,7 +98,7 @@ class MedfilipError(Exception):
         return f"{self.message} {self.fix}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders by pickle (Ray tasks, decoding workers); keyword arguments are lost otherwise.
+        # Exceptions cross process borders by pickle (Ray, decoding workers), which loses keyword arguments.
         return _rebuild, (self.code, self.message, self.fix)
 
 
