@@ -1,0 +1,120 @@
+"""Sentences of a report, and the normal form under which equal sentences are one.
+
+Radiology text repeats itself: extraction is computed once per distinct normal form and carried back to every report
+by an offset map, so that evidence always points at the report's own characters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from medfilip.core.ids import hash64
+from medfilip.reports.sections import BODY_SECTIONS, Section
+
+SPLITTER_VERSION = "1"
+BODY_GROUP = "body"
+
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])\s+(?=[A-Z0-9(_])"  # a full stop before a capital or a number
+    r"|(?<=[a-z)][.])(?=[A-Z][a-z])"  # a missing space: "…is clear.The heart…"
+    r"|\n\s*\n|\n(?=\s*(?:\d+[.)]|[-*•])\s)"  # paragraphs and list items
+    r"|\n(?=[A-Z][A-Z /]+:)"  # a heading line
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:dr|mr|mrs|ms|vs|approx|st|no|fig|e\.g|i\.e|a\.m|p\.m|cm|mm)|\s[A-Z])\.$", re.IGNORECASE
+)
+_ENUMERATION = re.compile(r"^(?:\(?\d{1,2}[.)]|[-*•])\s+")
+_CONTEXT_BOUND = re.compile(r"^(?:this|these|it|they|those|the (?:above|latter|former)|which)\b")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a report.
+
+    Attributes
+    ----------
+    sentence_id
+        64-bit hash of normal form, context, section group and splitter version.
+    text
+        Normal form: lower case, single spaces, without enumeration and final punctuation.
+    context
+        Normal form of the preceding sentence if this one leans on it ("This may represent…"), else ``None``.
+    section
+        Name of the section.
+    start, end
+        Half-open span in the report text.
+    position
+        Number of the sentence within the report, from 0.
+    """
+
+    sentence_id: int
+    text: str
+    context: str | None
+    section: str
+    start: int
+    end: int
+    position: int
+
+
+def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Split ``text[start:end]`` into sentence spans without outer white space."""
+    spans: list[tuple[int, int]] = []
+    begin = start
+    for match in [*_BOUNDARY.finditer(text, start, end), None]:
+        stop = match.start() if match else end
+        if match and _ABBREVIATION.search(text[max(begin, stop - 12) : stop]) and "\n" not in match.group():
+            continue
+        piece = text[begin:stop]
+        stripped = piece.strip()
+        if any(character.isalnum() for character in stripped):
+            offset = begin + piece.index(stripped)
+            spans.append((offset, offset + len(stripped)))
+        if match:
+            begin = match.end()
+    return spans
+
+
+def normal_form(raw: str) -> tuple[str, list[int]]:
+    """Return the normal form of a sentence and, for each of its characters, the offset it came from in ``raw``."""
+    enumeration = _ENUMERATION.match(raw)
+    first = enumeration.end() if enumeration else 0
+    characters: list[str] = []
+    offsets: list[int] = []
+    for offset in range(first, len(raw)):
+        character = raw[offset]
+        if character.isspace():
+            if not characters or characters[-1] == " ":
+                continue
+            character = " "
+        lowered = character.lower()
+        characters.append(lowered if len(lowered) == 1 else character)
+        offsets.append(offset)
+    while characters and characters[-1] in " .,;:!":
+        characters.pop()
+        offsets.pop()
+    return "".join(characters), offsets
+
+
+def sentence_id(text: str, context: str | None, group: str = BODY_GROUP) -> int:
+    """Return the id of a normal form in its context."""
+    return hash64(text, context or "", group, SPLITTER_VERSION)
+
+
+def report_sentences(text: str, sections: list[Section]) -> list[Sentence]:
+    """Return the sentences of the sections that speak of this examination, in the order of the text."""
+    sentences: list[Sentence] = []
+    for section in sections:
+        if section.name not in BODY_SECTIONS:
+            continue
+        previous: str | None = None
+        for start, end in split_sentences(text, section.start, section.end):
+            normal, _ = normal_form(text[start:end])
+            if not normal:
+                continue
+            context = previous if previous and _CONTEXT_BOUND.match(normal) else None
+            sentences.append(
+                Sentence(sentence_id(normal, context), normal, context, section.name, start, end, len(sentences))
+            )
+            previous = normal
+    return sentences
