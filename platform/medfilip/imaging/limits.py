@@ -1,0 +1,64 @@
+"""What an image from outside may cost: bounds that are checked before anything is decoded.
+
+A radiograph is a few megapixels. Whatever asks for more than these limits is an attack or a mistake, and both are
+cheaper to refuse from the header than to survive in the decoder.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+
+NATIVE_SYNTAXES = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED_LITTLE, EXPLICIT_BIG})
+"""Transfer syntaxes whose pixels are not compressed (PS3.5, section 10.1 and annex A); decoding them is a copy."""
+
+COMPRESSED_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",  # JPEG Baseline (process 1)
+        "1.2.840.10008.1.2.4.51",  # JPEG Extended (process 2 and 4)
+        "1.2.840.10008.1.2.4.57",  # JPEG Lossless (process 14)
+        "1.2.840.10008.1.2.4.70",  # JPEG Lossless SV1 (process 14, selection value 1)
+        "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+        "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
+        "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.5",  # RLE Lossless
+    }
+)
+"""Transfer syntaxes with encapsulated pixels (PS3.5, annex A.4); only the isolated worker decodes them."""
+
+
+class ImageLimits(BaseModel):
+    """Bounds on one image from outside.
+
+    Attributes
+    ----------
+    max_file_bytes
+        Size of the file as received.
+    max_pixels
+        Rows times columns of one frame.
+    max_frames
+        Frames in a file; a radiograph has one.
+    max_inflated_bytes
+        Size of a deflated data set after inflation, and of the decoded pixels of any file.
+    decode_timeout_s
+        Wall-clock seconds the isolated worker may take for one image.
+    decode_memory_bytes
+        Address space the worker may add to what it needs to start.
+    transfer_syntaxes
+        DICOM transfer syntax UIDs that are accepted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_file_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_pixels: int = Field(default=40_000_000, gt=0)
+    max_frames: int = Field(default=1, ge=1, le=1)
+    max_inflated_bytes: int = Field(default=256 * 2**20, gt=0)
+    decode_timeout_s: float = Field(default=20.0, gt=0)
+    decode_memory_bytes: int = Field(default=2 * 2**30, gt=0)
+    transfer_syntaxes: frozenset[str] = NATIVE_SYNTAXES | COMPRESSED_SYNTAXES
