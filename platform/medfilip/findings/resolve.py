@@ -28,19 +28,25 @@ def resolve_report(mentions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 def _group(mentions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str | None], list[Mapping[str, Any]]]:
     sides: dict[str, set[str]] = {}
     for mention in mentions:
-        if mention["laterality"] is not None:
+        if mention["laterality"] is not None and mention["certainty"] != Certainty.ABSENT:
             sides.setdefault(mention["category"], set()).add(mention["laterality"])
     groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
     for mention in mentions:
-        category, side = mention["category"], mention["laterality"]
-        known = sides.get(category, set())
-        if known >= {"left", "right"} or "bilateral" in known:
-            # "Bilateral effusions, left greater than right": one finding on both sides.
-            side = "bilateral"
-        elif side is None and len(known) == 1:
-            side = next(iter(known))
-        groups.setdefault((category, side), []).append(mention)
+        side = _side(mention, sides.get(mention["category"], set()))
+        groups.setdefault((mention["category"], side), []).append(mention)
     return groups
+
+
+def _side(mention: Mapping[str, Any], stated: set[str]) -> str | None:
+    """Return the side under which a mention is filed, given the sides on which its category is said to be."""
+    side: str | None = mention["laterality"]
+    both = "bilateral" in stated or stated >= {"left", "right"}
+    if both and (side is None or side in stated or mention["certainty"] != Certainty.ABSENT):
+        # "Bilateral effusions, left greater than right": one finding on both sides.
+        return "bilateral"
+    if side is None and len(stated) == 1:
+        return next(iter(stated))
+    return side
 
 
 def _resolve_group(category: str, side: str | None, mentions: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+"""The ``medfilip`` command: one subcommand a job, settings as ``key=value``, one clear sentence for every error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperCommand
+
+from medfilip._version import __version__
+from medfilip.core.errors import ErrorCode, MedfilipError
+from pipelines.job import JOBS, Job
+
+app = typer.Typer(
+    name="medfilip",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help=(
+        "From raw radiology reports and chest X-rays to a served zero-shot diagnosis model.\n\n"
+        "The way of the data: [b]ingest → extract → inject → pretrain → evaluate → serve[/b]. "
+        "[b]medfilip demo[/b] walks it once on synthetic studies; [b]medfilip JOB --help[/b] lists a job's settings. "
+        "A job that is started again resumes where it was killed, and does nothing if it had finished."
+    ),
+)
+_USAGE_ERRORS = frozenset({ErrorCode.CONFIG_INVALID, ErrorCode.CONFIG_UNKNOWN_KEY, ErrorCode.CONFIG_FILE_UNREADABLE})
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.", show_default=False)]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and exit.")]
+NewRun = Annotated[bool, typer.Option("--new-run", help="Start a new run even if one is unfinished or finished.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class JobCommand(TyperCommand):
+    """A subcommand whose help ends with its settings; they are loaded only when help is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the usual help, then key, default and meaning of every setting."""
+        from pipelines.console import settings_table
+
+        super().format_help(ctx, formatter)
+        job = JOBS.get(self.name or "")
+        if job is not None:
+            Console().print(settings_table(job.load().SETTINGS, self.name or ""))
+
+
+def _job_command(job: Job) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        config: ConfigFile = None,
+        print_config: PrintConfig = False,
+        new_run: NewRun = False,
+        debug: Debug = False,
+    ) -> None:
+        run_job(job.name, overrides or [], config=config, print_config=print_config, new_run=new_run, debug=debug)
+
+    command.__doc__ = job.summary
+    return command
+
+
+for _job in JOBS.values():
+    app.command(_job.name, cls=JobCommand)(_job_command(_job))
+
+
+@app.command()
+def demo(
+    root: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("demo"),
+    debug: Debug = False,
+) -> None:
+    """Walk the whole way on 200 synthetic studies: phantoms to an answering endpoint, in minutes, on a laptop."""
+    from pipelines.demo import run_demo
+
+    guarded(lambda: run_demo(root), debug=debug)
+
+
+@app.command(cls=JobCommand)
+def serve(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the run of a pretrain job.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings.")
+    ] = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    debug: Debug = False,
+) -> None:
+    """Serve a checkpoint on this machine until interrupted: POST /v1/diagnose."""
+    from serve.local import serve_until_interrupted
+
+    guarded(
+        lambda: serve_until_interrupted(checkpoint, overrides or [], config=config, print_config=print_config),
+        debug=debug,
+    )
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def submit(
+    job: Annotated[str, typer.Argument(help=f"One of: {', '.join(JOBS)}.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings of the job.")
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Ray dashboard, for example http://head:8265.")
+    ] = "http://127.0.0.1:8265",
+    config: ConfigFile = None,
+    new_run: NewRun = False,
+    debug: Debug = False,
+) -> None:
+    """Run a job on a Ray cluster: ship this package, follow the log, return the job's exit code."""
+    from pipelines.submit import submit_job
+
+    guarded(
+        lambda: sys.exit(submit_job(job, overrides or [], address=address, config=config, new_run=new_run)), debug=debug
+    )
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    Console().print(__version__)
+
+
+def run_job(
+    name: str,
+    overrides: list[str],
+    *,
+    config: Path | None = None,
+    print_config: bool = False,
+    new_run: bool = False,
+    debug: bool = False,
+) -> None:
+    """Load a job's settings, run it and print its outcome."""
+
+    def work() -> None:
+        from medfilip.core.settings import load_settings, to_yaml
+        from pipelines.console import print_outcome
+
+        module = JOBS[name].load()
+        settings = load_settings(module.SETTINGS, name, file=config, overrides=overrides)
+        if print_config:
+            sys.stdout.write(to_yaml(settings))
+            return
+        print_outcome(name, module.run(settings, new_run=new_run))
+
+    guarded(work, debug=debug)
+
+
+def guarded(work: Callable[[], object], *, debug: bool) -> None:
+    """Run ``work``; an error becomes one sentence with its code on standard error, and an exit code.
+
+    2 stands for wrong settings, 1 for everything else. The message of an unexpected exception is not shown: it may
+    quote what it choked on.
+    """
+    try:
+        work()
+    except MedfilipError as error:
+        if debug:
+            raise
+        _print_error(error.code, str(error))
+        sys.exit(2 if error.code in _USAGE_ERRORS else 1)
+    except KeyboardInterrupt:
+        _print_error("interrupted", "Stopped. Start the same command again to resume.")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        _print_error(ErrorCode.INTERNAL, f"Unexpected {type(error).__name__}. Run with --debug to see where.")
+        sys.exit(1)
+
+
+def _print_error(code: str, message: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[bold red]error[/] [dim]\\[{code}][/] {escape(message)}")
+
+
+def main() -> None:
+    """Entry point of the ``medfilip`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What jobs print: tables of settings and summaries of runs, readable in a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from medfilip.core.settings import ENVIRONMENT_PREFIX, Settings, known_keys
+
+if TYPE_CHECKING:
+    from pipelines.job import Outcome
+
+
+def settings_table(model: type[Settings], job: str) -> RenderableType:
+    """Return key, default and meaning of every setting of a job."""
+    table = Table(title="Settings", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 1))
+    table.add_column("key", style="cyan", no_wrap=True)
+    table.add_column("default", style="dim", max_width=22, overflow="fold")
+    table.add_column("meaning", overflow="fold")
+    for key, default, meaning in known_keys(model):
+        table.add_row(key, escape(default), escape(meaning))
+    prefix = f"{ENVIRONMENT_PREFIX}_{job.upper()}__"
+    note = f"Defaults < --config FILE < environment ({prefix}KEY, {prefix}KEY__SUBKEY) < key=value."
+    return Group(table, "", note)
+
+
+def print_outcome(job: str, outcome: Outcome) -> None:
+    """Print what a run published, what it refused and why, and what to do next."""
+    manifest = outcome.manifest
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, entry in manifest.datasets.items():
+        if name != "rejected" or entry.rows:
+            table.add_row(name, f"{entry.rows:,} rows in {len(entry.shards)} shards")
+    for name, count in manifest.counts.items():
+        if name not in manifest.datasets:
+            table.add_row(name.replace("_", " "), f"{count:,}")
+    for code, count in manifest.rejected.items():
+        table.add_row("refused", f"{count:,} × {code}", style="yellow")
+    for file in manifest.files:
+        if "/" not in file.path:
+            table.add_row("wrote", file.path)
+    seconds = "  ".join(f"{name} {value:.1f} s" for name, value in manifest.seconds.items())
+    table.add_row("time", seconds or "–")
+    table.add_row("run", outcome.location)
+    state = "had already finished; nothing to do (--new-run starts another)" if outcome.already_finished else "finished"
+    console = Console(highlight=False)
+    console.print(Panel(table, title=f"{job} {state}", title_align="left", expand=False))
+    for step in outcome.next_steps:
+        console.print(f"next: [cyan]{escape(step)}[/]", soft_wrap=True)

@@ -1,0 +1,263 @@
+"""Ingest: raw reports and images → `reports`, `images` and `rejected`, pseudonymised, checked and split by patient.
+
+Every part of the input is staged by a worker on its own; then one look over ids, text and pixel hashes (never over
+texts or pixels) draws the splits and finds duplicates; then each staged part becomes a published shard.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint, sha256_bytes
+from medfilip.core.ids import pseudonym
+from medfilip.core.secrets import project_key
+from medfilip.core.settings import Settings
+from medfilip.imaging.limits import ImageLimits
+from medfilip.reports.corpora import CorpusKind, CorpusPart, RawReport, plan_corpus, read_part
+from medfilip.reports.splits import assign_splits
+from medfilip.storage.location import Location
+from medfilip.storage.manifest import Shard
+from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
+from medfilip.storage.shards import decode_shard, write_shard
+from pipelines.images import ingest_images, list_images, plan_images, rejected_rows
+from pipelines.job import JobSettings, Outcome
+from pipelines.runtime import map_parts, ray_session
+
+
+class SplitShares(Settings):
+    """Share of each split, by patient; a split the corpus states itself wins."""
+
+    train: float = Field(0.7, ge=0, le=1, description="share of patients to train on")
+    validation: float = Field(0.1, ge=0, le=1, description="share of patients to choose thresholds on")
+    test: float = Field(0.2, ge=0, le=1, description="share of patients to test on")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitShares:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("train, validation and test must sum to 1")
+        return self
+
+
+class IngestSettings(JobSettings):
+    """Settings of ``medfilip ingest``."""
+
+    reports: str | None = Field(None, description="corpus of reports: a .parquet file, or a folder of .parquet or .xml")
+    images: str | None = Field(None, description="folder of DICOM, PNG and JPEG files, read with all its subfolders")
+    kind: CorpusKind = Field("auto", description="shape of the corpus: auto, table or openi")
+    keep_report_ids: bool = Field(False, description="keep report ids readable (public, de-identified corpora only)")
+    exclude_ids: str | None = Field(None, description="file with one patient, study or report id a line to leave out")
+    store_size: int = Field(1024, ge=64, le=4096, description="long side of stored images, in pixels")
+    split: SplitShares = Field(SplitShares(), description="share of each split")
+    limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
+
+    @model_validator(mode="after")
+    def _need_an_input(self) -> IngestSettings:
+        if not self.reports and not self.images:
+            raise ValueError("give reports=FOLDER, images=FOLDER or both")
+        return self
+
+
+SETTINGS = IngestSettings
+
+
+def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
+    """Ingest a corpus; see the module's text."""
+    corpus = plan_corpus(Location.parse(settings.reports), settings.kind) if settings.reports else []
+    folder = Location.parse(settings.images) if settings.images else None
+    names = list_images(folder) if folder else []
+    excluded = _read_excluded(settings.exclude_ids)
+    key = project_key()
+    spec = RunSpec(
+        "ingest",
+        settings.semantic() | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
+        inputs=_input_fingerprints(corpus, folder, names),
+        # Another key gives other pseudonyms: that is another result.
+        versions={"project_key": pseudonym(key, "check", "project")},
+    )
+    with open_run(Location.parse(settings.root), spec, new_run=new_run) as ingest:
+        if ingest.manifest is not None:
+            return _outcome(ingest, already_finished=True)
+        with ray_session(settings.ray):
+            with ingest.stage("reports"):
+                stage_reports = partial(
+                    _stage_reports,
+                    staging=ingest.staging,
+                    key=key,
+                    keep_ids=settings.keep_report_ids,
+                    excluded=frozenset(excluded),
+                )
+                reports = map_parts(ingest.staging, "reports", stage_reports, list(enumerate(corpus)))
+            with ingest.stage("images"):
+                stage_images = partial(
+                    ingest_images,
+                    staging=ingest.staging,
+                    key=key,
+                    limits=settings.limits,
+                    store_size=settings.store_size,
+                    excluded=frozenset(excluded),
+                )
+                images = map_parts(ingest.staging, "images", stage_images, plan_images(folder, names) if folder else [])
+            with ingest.stage("publish"):
+                _publish(ingest, reports, images, key, settings.split)
+    return _outcome(ingest)
+
+
+def _outcome(ingest: Run, *, already_finished: bool = False) -> Outcome:
+    return Outcome.of(ingest, f"medfilip extract reports={ingest.location}", already_finished=already_finished)
+
+
+def _read_excluded(file: str | None) -> set[str]:
+    if file is None:
+        return set()
+    lines = Location.parse(file).read_bytes().decode().splitlines()
+    return {line.strip() for line in lines if line.strip()}
+
+
+def _input_fingerprints(corpus: Sequence[CorpusPart], folder: Location | None, names: list[str]) -> dict[str, str]:
+    inputs: dict[str, str] = {}
+    if corpus:
+        uris = list(dict.fromkeys(uri for part in corpus for uri in part.uris))
+        inputs["reports"] = fingerprint([sha256_bytes(Location.parse(uri).read_bytes()) for uri in uris])
+    if folder:
+        # Names and sizes only: hashing terabytes of pixels would cost more than reading them once.
+        inputs["images"] = fingerprint([[name, (folder / name).size()] for name in names])
+    return inputs
+
+
+def _stage_reports(
+    numbered: tuple[int, CorpusPart], *, staging: Location, key: bytes, keep_ids: bool, excluded: frozenset[str]
+) -> dict[str, Any]:
+    number, part = numbered
+    rows: list[dict[str, object]] = []
+    rejected: list[dict[str, object]] = []
+
+    def refuse(report_id: str, code: ErrorCode, message: str) -> None:
+        public = pseudonym(key, "report", report_id) if not keep_ids else report_id
+        rejected.append({"id": public, "stage": "ingest", "code": code, "message": message})
+
+    for report in read_part(part):
+        if not isinstance(report, RawReport):
+            refuse(report.report_id, report.code, report.message)
+        elif excluded & {report.report_id, report.study_id, report.patient_id}:
+            refuse(report.report_id, ErrorCode.EXCLUDED, "The report is on the list of excluded ids.")
+        else:
+            rows.append(_report_row(report, key, keep_ids=keep_ids or report.public_ids))
+    path = f"part-{number:05d}.parquet"
+    write_shard(staging / "reports", path, REPORTS, REPORTS.from_rows(rows))
+    write_shard(staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(rejected))
+    return {"path": path, "rows": len(rows), "rejected": len(rejected)}
+
+
+def _report_row(report: RawReport, key: bytes, *, keep_ids: bool) -> dict[str, object]:
+    return {
+        "report_id": report.report_id if keep_ids else pseudonym(key, "report", report.report_id),
+        "study_id": pseudonym(key, "study", report.study_id),
+        "patient_id": pseudonym(key, "patient", report.patient_id or report.study_id),
+        "text": report.text,
+        "sections": [{"name": s.name, "start": s.start, "end": s.end} for s in report.sections],
+        "source": report.source,
+        "split": report.split,
+    }
+
+
+def _publish(
+    ingest: Run, reports: list[dict[str, Any]], images: list[dict[str, Any]], key: bytes, shares: SplitShares
+) -> None:
+    staging = ingest.staging
+    index = {
+        "reports": [_index(staging / "reports" / part["path"], REPORTS, "report_id", "text") for part in reports],
+        "images": [_index(staging / "images" / part["path"], IMAGES, "image_id", "pixel_hash") for part in images],
+    }
+    groups = ((row[1], (row[2],)) for tables in index.values() for table in tables for row in table)
+    splits = assign_splits(key, groups, shares.model_dump())
+    stated = {row[1]: row[3] for tables in index.values() for table in tables for row in table if row[3]}
+    splits |= stated
+    counts: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
+    for name, schema, parts in (("reports", REPORTS, reports), ("images", IMAGES, images)):
+        if not parts:
+            continue
+        duplicates = _duplicates(index[name])
+        publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema, splits=splits)
+        numbered = [(part["path"], duplicates[number]) for number, part in enumerate(parts)]
+        for record in map_parts(staging, f"publish_{name}", publish, numbered):
+            shards[name].append(Shard(**record["shard"]))
+            shards["rejected"].append(Shard(**record["rejected_shard"]))
+            counts += Counter({name: record["shard"]["rows"]} | record["splits"])
+            rejected += Counter(record["rejected"])
+    if not any(shard.rows for name in ("reports", "images") for shard in shards[name]):
+        raise MedfilipError(
+            ErrorCode.INPUT_EMPTY,
+            f"Nothing could be ingested; refused: {dict(rejected)}.",
+            fix="Check that 'reports' and 'images' point at what they should.",
+        )
+    ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
+
+
+def _index(
+    file: Location, schema: DatasetSchema, id_column: str, content: str
+) -> list[tuple[str, str, str, str | None]]:
+    """Return (id, patient, content hash, stated split) of every row of a staged part."""
+    table = decode_shard(file.read_bytes(), file, schema, [id_column, "patient_id", content, "split"])
+    values = table[content].to_pylist()
+    hashes = values if content == "pixel_hash" else [sha256_bytes(text.encode()) for text in values]
+    return list(
+        zip(
+            table[id_column].to_pylist(),
+            table["patient_id"].to_pylist(),
+            hashes,
+            table["split"].to_pylist(),
+            strict=True,
+        )
+    )
+
+
+def _duplicates(tables: list[list[tuple[str, str, str, str | None]]]) -> list[list[int]]:
+    """Return, by part, the rows whose id or (patient, content) an earlier row already has."""
+    seen: set[object] = set()
+    repeated: list[list[int]] = []
+    for table in tables:
+        rows: list[int] = []
+        for number, (row_id, patient, content, _) in enumerate(table):
+            if row_id in seen or (patient, content) in seen:
+                rows.append(number)
+            seen.update((row_id, (patient, content)))
+        repeated.append(rows)
+    return repeated
+
+
+def _publish_part(
+    numbered: tuple[str, list[int]], *, run: Location, staging: Location, schema: DatasetSchema, splits: dict[str, str]
+) -> dict[str, Any]:
+    path, repeated = numbered
+    file = staging / schema.name / path
+    table = decode_shard(file.read_bytes(), file, schema)
+    code = ErrorCode.REPORT_DUPLICATE_ID if schema is REPORTS else ErrorCode.IMAGE_DUPLICATE
+    refused_file = staging / f"{schema.name}_rejected" / path
+    refused = decode_shard(refused_file.read_bytes(), refused_file, REJECTED)
+    message = "An earlier row has the same id, or the same content for the same patient."
+    ids = table.column(0).to_pylist()
+    extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
+    refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])
+    keep = pa.array([row not in set(repeated) for row in range(table.num_rows)], pa.bool_())
+    table = table.filter(keep)
+    drawn = pa.array([splits[patient] for patient in table["patient_id"].to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("split"), "split", drawn)
+    return {
+        "shard": write_shard(run, f"{schema.name}/{path}", schema, table).model_dump(),
+        "rejected_shard": write_shard(run, f"rejected/{schema.name}-{path}", REJECTED, refused).model_dump(),
+        "rejected": dict(rejected_rows(refused)),
+        "splits": {
+            f"{schema.name}_{entry['values']}": entry["counts"] for entry in pc.value_counts(table["split"]).to_pylist()
+        },
+    }
