@@ -1,0 +1,153 @@
+"""``medfilip submit``: run a job on a Ray cluster with exactly this code, follow its log, return its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.ids import new_run_id
+from medfilip.core.settings import Settings, load_settings
+from pipelines.job import JOBS
+
+_PROJECT = "medfilip"
+_STOPPED_EXIT_CODE = 130
+
+
+def submit_job(job: str, overrides: list[str], *, address: str, config: Path | None, new_run: bool) -> int:
+    """Submit a job to the cluster behind a Ray dashboard and follow it to its end.
+
+    Settings are checked here, before anything is sent, and travel resolved, so that the job sees what this machine's
+    files and environment say. Secrets do not travel: the cluster has its own ``MEDFILIP_*`` secrets.
+
+    Returns
+    -------
+    int
+        The job's exit code: 0 if it succeeded, 130 if it was stopped.
+    """
+    if job not in JOBS:
+        raise MedfilipError(ErrorCode.CONFIG_INVALID, f"There is no job '{job}'.", fix=f"One of: {', '.join(JOBS)}.")
+    settings = load_settings(JOBS[job].load().SETTINGS, job, file=config, overrides=overrides)
+    _check_paths(settings)
+    entrypoint = ["python", "-m", "pipelines.cli", job, *flat_overrides(settings)]
+    if new_run:
+        entrypoint.append("--new-run")
+    client = _client(address)
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = build_wheel(Path(folder))
+        submission = client.submit_job(
+            entrypoint=shlex.join(entrypoint),
+            submission_id=f"{_PROJECT}-{job}-{new_run_id()}",
+            runtime_env={"py_modules": [str(wheel)], "env_vars": {"RAY_USAGE_STATS_ENABLED": "0"}},
+            metadata={"job": job},
+        )
+    sys.stdout.write(f"submitted {submission} to {address}\n")
+    return _follow(client, submission)
+
+
+def flat_overrides(settings: Settings) -> list[str]:
+    """Return ``key=value`` for every setting that differs from its default."""
+    return [f"{key}={json.dumps(value)}" for key, value in _differences(settings)]
+
+
+def build_wheel(folder: Path) -> Path:
+    """Write this package as a wheel: built from the checkout, or put together again from the installed files."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / "pyproject.toml").exists():
+        return _repack_wheel(folder)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode != 0:
+        raise MedfilipError(
+            ErrorCode.DEPENDENCY_MISSING,
+            "The wheel of this checkout could not be built.",
+            fix="Install the development tools (pip install hatchling) and try again.",
+        )
+    return next(folder.glob("*.whl"))
+
+
+def _repack_wheel(folder: Path) -> Path:
+    distribution = importlib.metadata.distribution(_PROJECT)
+    wheel = folder / f"{_PROJECT}-{distribution.version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in distribution.files or ():
+            inside = file.parts[0] != ".." and file.suffix != ".pyc"
+            if inside and file.name not in ("INSTALLER", "REQUESTED", "direct_url.json"):
+                archive.write(str(file.locate()), str(file))
+    return wheel
+
+
+def _differences(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    values = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from _differences(value, f"{prefix}{name}.")
+        elif field.is_required() or value != field.get_default(call_default_factory=True):
+            yield f"{prefix}{name}", values[name]
+
+
+def _check_paths(settings: Settings) -> None:
+    """Refuse a relative root: on the cluster it would lie in a folder that Ray deletes with the job."""
+    root = getattr(settings, "root", "")
+    if "://" not in root and not os.path.isabs(root):  # noqa: PTH117 - a path of the cluster, not of this machine
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The setting 'root' is '{root}', which is relative to a folder the cluster deletes after the job.",
+            fix="Give root=s3://bucket/prefix, or an absolute path that all nodes share.",
+        )
+
+
+def _client(address: str) -> Any:
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise MedfilipError(
+            ErrorCode.DEPENDENCY_MISSING, "Ray is not installed.", fix="Install it with: pip install 'medfilip[ray]'."
+        ) from error
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if any(word in str(error) for word in ("401", "403", "nauthorized", "token", "uthentication")):
+            raise MedfilipError(
+                ErrorCode.UNAUTHENTICATED,
+                f"The cluster at {address} refused the token.",
+                fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's token.",
+            ) from error
+        raise MedfilipError(
+            ErrorCode.CLUSTER_UNREACHABLE,
+            f"There is no Ray dashboard at {address}.",
+            fix="Check --address (http://HEAD:8265) and that the cluster's dashboard is on.",
+        ) from error
+
+
+def _follow(client: Any, submission: str) -> int:
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(submission):
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    try:
+        asyncio.run(tail())
+    except KeyboardInterrupt:
+        sys.stdout.write(f"\n{submission} goes on; stop it with: ray job stop {submission}\n")
+        return _STOPPED_EXIT_CODE
+    info = client.get_job_info(submission)
+    status = str(getattr(info.status, "value", info.status))
+    sys.stdout.write(f"{submission} {status.lower()}\n")
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        return _STOPPED_EXIT_CODE
+    return int(info.driver_exit_code or 1)
