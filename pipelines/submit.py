@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import new_run_id
 from medfilip.core.settings import Settings, load_settings

@@ -170,7 +170,8 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> MedfilipError:
-    first = error.errors(include_url=False)[0]
+    # A mistyped key is told before the key that is missing because of it.
+    first = min(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         keys = [known for known, _, _ in known_keys(model)]

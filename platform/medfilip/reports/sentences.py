@@ -25,6 +25,7 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:dr|mr|mrs|ms|vs|approx|st|no|fig|e\.g|i\.e|a\.m|p\.m|cm|mm)|\s[A-Z])\.$", re.IGNORECASE
 )
 _ENUMERATION = re.compile(r"^(?:\(?\d{1,2}[.)]|[-*•])\s+")
+_BARE_NUMBER = re.compile(r"^\s*\(?\d{1,2}[.)]$")
 _CONTEXT_BOUND = re.compile(r"^(?:this|these|it|they|those|the (?:above|latter|former)|which)\b")
 
 
@@ -63,9 +64,9 @@ def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     begin = start
     for match in [*_BOUNDARY.finditer(text, start, end), None]:
         stop = match.start() if match else end
-        if match and _ABBREVIATION.search(text[max(begin, stop - 12) : stop]) and "\n" not in match.group():
-            continue
         piece = text[begin:stop]
+        if match and "\n" not in match.group() and (_ABBREVIATION.search(piece[-12:]) or _BARE_NUMBER.match(piece)):
+            continue
         stripped = piece.strip()
         if any(character.isalnum() for character in stripped):
             offset = begin + piece.index(stripped)

@@ -1,0 +1,119 @@
+"""Shared fixtures, and the rule about skips: each is named at the end, and under MEDFILIP_STRICT only listed ones pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports Ray: read at import time.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+_skipped: dict[str, str] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run cheap tests first; a test's folder is its mark."""
+    order = ["unit", "ray", "vllm", "serve", "cluster"]
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in order[1:]:
+            item.add_marker(folder)
+    items.sort(key=lambda item: order.index(p) if (p := item.path.relative_to(TESTS).parts[0]) in order else 0)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skipped[report.nodeid] = report.longrepr[2]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not os.environ.get("MEDFILIP_STRICT"):
+        return
+    lines = (TESTS / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
+    allowed = {line.split("#")[0].strip() for line in lines} - {""}
+    forbidden = [node for node in _skipped if node not in allowed]
+    if forbidden:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        for node in forbidden:
+            reporter.write_line(f"skipped, but not in tests/allowed_skips.txt: {node} ({_skipped[node]})", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def project_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pseudonyms of tests come from a fixed key, never from the user's own."""
+    monkeypatch.setenv("MEDFILIP_PROJECT_KEY", "key-of-the-tests")
+
+
+@pytest.fixture
+def needs_program() -> Callable[[str], str]:
+    """Return a function that gives the path of a system program or skips the test, naming it."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"needs the program {name}")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """Folder of real data for measurements, or a skip that names the variable."""
+    folder = os.environ.get("MEDFILIP_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real data: MEDFILIP_DATA names its folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Start one local cluster for all tests that need Ray but do not kill it."""
+    ray = pytest.importorskip("ray")
+    ray.init(
+        address="local",
+        num_cpus=8,  # logical: Ray Data's pools hold a share each, whatever the machine has
+        object_store_memory=400 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """Start a real S3 API over HTTP and return ``s3://bucket``."""
+    pytest.importorskip("moto")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    patch = pytest.MonkeyPatch()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        patch.setenv(name, value)
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="medfilip-test")
+    yield "s3://medfilip-test"
+    patch.undo()
+    server.stop()

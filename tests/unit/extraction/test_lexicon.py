@@ -1,0 +1,102 @@
+"""The rule engine on sentences written for these tests: scope, hedges and attachment, phenomenon by phenomenon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medfilip.extraction.lexicon import LexiconEngine
+from medfilip.extraction.terms import TermFinder
+
+ENGINE = LexiconEngine()
+_QUALIFIERS = ("severity", "size", "size_mm", "laterality", "sites", "patterns", "change", "chronicity", "hedge")
+
+
+def found(sentence: str) -> dict[str, str]:
+    return {row["category"]: str(row["certainty"]) for row in ENGINE.extract(sentence).findings}
+
+
+def qualifiers(sentence: str, category: str) -> dict[str, Any]:
+    (row,) = [row for row in ENGINE.extract(sentence).findings if row["category"] == category]
+    return {slot: row[slot] for slot in _QUALIFIERS if row[slot]}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("no pneumothorax or pleural effusion", {"pneumothorax": "absent", "pleural_effusion": "absent"}),
+        ("pneumothorax is not seen", {"pneumothorax": "absent"}),
+        ("the effusion has resolved", {"pleural_effusion": "absent"}),
+        ("no change in the hiatal hernia", {"hiatal_hernia": "present"}),
+        ("no consolidation but there is atelectasis", {"consolidation": "absent", "atelectasis": "present"}),
+        ("possible pneumonia", {"pneumonia": "uncertain"}),
+        ("pneumonia cannot be excluded", {"pneumonia": "uncertain"}),
+        ("probable atelectasis", {"atelectasis": "present"}),
+        ("atelectasis versus pneumonia", {"atelectasis": "present", "pneumonia": "present"}),
+        ("opacity may represent pneumonia", {"lung_opacity": "present", "pneumonia": "uncertain"}),
+        ("recommend ct to evaluate for mass", {}),
+        ("heart size is normal", {"cardiomegaly": "absent"}),
+        ("the cardiac silhouette is mildly enlarged", {"cardiomegaly": "present"}),
+        ("the lungs are clear", {"lung_opacity": "absent"}),
+        ("low lung volumes", {"hypoinflation": "present"}),
+        ("fracture of the left sixth rib", {"rib_fracture": "present"}),
+        ("calcified granuloma", {"calcified_granuloma": "present"}),
+        ("the bony thorax is intact", {}),
+        ("normal study", {}),
+    ],
+)
+def test_categories_and_certainty(sentence: str, expected: dict[str, str]) -> None:
+    assert found(sentence) == expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "category", "expected"),
+    [
+        ("small left pleural effusion", "pleural_effusion", {"size": "small", "laterality": "left"}),
+        (
+            "bibasilar atelectasis and small right effusion",
+            "atelectasis",
+            {"laterality": "bilateral", "sites": ["lung_base"]},
+        ),
+        ("opacity in the right upper lobe", "lung_opacity", {"laterality": "right", "sites": ["upper_lobe"]}),
+        (
+            "an 8 mm nodule in the left mid lung",
+            "nodule",
+            {"size_mm": 8.0, "laterality": "left", "sites": ["mid_lung"]},
+        ),
+        ("a 1.5 cm nodule", "nodule", {"size_mm": 15.0}),
+        ("moderate cardiomegaly, unchanged", "cardiomegaly", {"severity": "moderate", "change": "unchanged"}),
+        ("rll consolidation", "consolidation", {"laterality": "right", "sites": ["lower_lobe"]}),
+        ("patchy consolidation", "consolidation", {"patterns": ["patchy"]}),
+        ("old healed rib fractures", "rib_fracture", {"chronicity": "chronic"}),
+    ],
+)
+def test_qualifiers_go_to_the_right_noun(sentence: str, category: str, expected: dict[str, Any]) -> None:
+    assert qualifiers(sentence, category) == expected
+
+
+def test_evidence_points_at_the_words() -> None:
+    sentence = "no large left pleural effusion"
+    (row,) = ENGINE.extract(sentence).findings
+    words = {span["slot"]: sentence[span["start"] : span["end"]] for span in row["evidence"]}
+    assert words == {"mention": "pleural effusion", "certainty": "no", "size": "large", "laterality": "left"}
+
+
+@given(
+    st.text(max_size=200)
+    | st.lists(st.sampled_from(["no", "left", "effusion", "or", "and", "pneumothorax", ",", ";", "may", "represent"])).map(" ".join)
+)
+def test_any_text_is_survived_and_spans_stay_inside(text: str) -> None:
+    for row in ENGINE.extract(text).findings:
+        for span in row["evidence"]:
+            assert 0 <= span["start"] < span["end"] <= len(text)
+
+
+def test_terms_match_whole_words_and_the_longest_wins() -> None:
+    finder = TermFinder([("rib", "site", "ribs"), ("rib fracture", "category", "x"), ("fracture", "category", "y")])
+    terms = finder.find("ribbon, rib fracture")
+    assert [(term.start, term.value) for term in terms["category"]] == [(8, "x")]
+    assert [term.start for term in terms["site"]] == [8]

@@ -1,0 +1,77 @@
+"""Resolution: the stated order of precedence, and contradictions that are kept."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from medfilip.findings.resolve import resolve_report
+
+_ids = itertools.count()
+
+
+def mention(category: str, certainty: str = "present", section: str = "findings", **slots: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("hedge", "severity", "size", "size_mm", "laterality", "change", "chronicity"))
+    return {
+        **empty,
+        "mention_id": next(_ids),
+        "report_id": "r",
+        "study_id": "s",
+        "category": category,
+        "certainty": certainty,
+        "section": section,
+        "sites": [],
+        "patterns": [],
+        **slots,
+    }
+
+
+def resolve(*mentions: dict[str, Any]) -> dict[tuple[str, str | None], dict[str, Any]]:
+    return {(row["category"], row["laterality"]): row for row in resolve_report(mentions)}
+
+
+def test_impression_wins_over_findings_and_the_contradiction_is_flagged() -> None:
+    found = resolve(mention("edema"), mention("edema", "absent", "impression"))
+    assert found["edema", None]["certainty"] == "absent"
+    assert found["edema", None]["conflict"]
+    assert len(found["edema", None]["mention_ids"]) == 2
+
+
+def test_definite_wins_over_hedged_even_from_the_findings() -> None:
+    found = resolve(mention("pneumonia", "uncertain", "impression"), mention("pneumonia", severity="mild"))
+    assert (found["pneumonia", None]["certainty"], found["pneumonia", None]["conflict"]) == ("present", False)
+    assert found["pneumonia", None]["severity"] == "mild"
+
+
+def test_an_unsided_mention_joins_the_sided_one() -> None:
+    found = resolve(
+        mention("pleural_effusion", laterality="left", size="small"), mention("pleural_effusion", sites=["pleura"])
+    )
+    assert list(found) == [("pleural_effusion", "left")]
+    row = found["pleural_effusion", "left"]
+    assert (row["size"], row["sites"]) == ("small", ["pleura"])
+
+
+def test_left_and_right_make_bilateral() -> None:
+    assert list(resolve(mention("atelectasis", laterality="left"), mention("atelectasis", laterality="right"))) == [
+        ("atelectasis", "bilateral")
+    ]
+
+
+def test_one_side_present_and_the_other_absent_stay_two_findings() -> None:
+    found = resolve(mention("pneumothorax", laterality="right"), mention("pneumothorax", "absent", laterality="left"))
+    assert {key: row["certainty"] for key, row in found.items()} == {
+        ("pneumothorax", "right"): "present",
+        ("pneumothorax", "left"): "absent",
+    }
+    assert not any(row["conflict"] for row in found.values())
+
+
+def test_slots_of_a_denied_mention_do_not_leak_into_a_stated_one() -> None:
+    found = resolve(mention("edema"), mention("edema", "absent", severity="severe"))
+    assert found["edema", None]["severity"] is None
+
+
+def test_the_order_of_mentions_does_not_matter() -> None:
+    mentions = [mention("edema"), mention("edema", "absent", "impression"), mention("nodule", laterality="left")]
+    assert resolve_report(mentions) == resolve_report(mentions[::-1])

@@ -1,0 +1,73 @@
+"""Locations: the same small interface on a disk and on a real S3 API."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.storage.location import Location
+
+
+@pytest.fixture(params=["file", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path) -> Location:
+    if request.param == "file":
+        return Location.parse(tmp_path / "folder")
+    return Location.parse(f"{request.getfixturevalue('s3_bucket')}/{uuid.uuid4().hex}")
+
+
+def test_round_trip_and_listing(folder: Location) -> None:
+    folder.make_dir()
+    (folder / "a/b.bin").write_bytes(b"one")
+    (folder / "c.bin").write_bytes(b"three")
+    (folder / "c.bin").write_bytes(b"two")
+    assert (folder / "c.bin").read_bytes() == b"two"
+    assert (folder / "c.bin").size() == 3
+    files = [child.path.removeprefix(folder.path) for child in folder.children(recursive=True)]
+    assert [name for name in files if name.endswith(".bin")] == ["/a/b.bin", "/c.bin"]
+    assert [child.name for child in folder.children()] == ["a", "c.bin"]
+    assert folder.is_dir() and (folder / "c.bin").exists() and not (folder / "d").exists()
+
+
+def test_create_writes_only_once(folder: Location) -> None:
+    folder.make_dir()
+    (folder / "manifest.json").create(b"first")
+    with pytest.raises(MedfilipError) as caught:
+        (folder / "manifest.json").create(b"second")
+    assert caught.value.code is ErrorCode.PUBLISH_RACE_LOST
+    assert (folder / "manifest.json").read_bytes() == b"first"
+    assert [child.name for child in folder.children()] == ["manifest.json"], "nothing temporary is left behind"
+
+
+def test_missing_files_are_told(folder: Location) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        (folder / "nothing").read_bytes()
+    assert caught.value.code is ErrorCode.INPUT_NOT_FOUND
+    assert folder.children() == []
+
+
+def test_delete_is_idempotent(folder: Location) -> None:
+    (folder / "a/b").write_bytes(b"x")
+    (folder / "a").delete()
+    (folder / "a").delete()
+    assert not (folder / "a/b").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://host/x", "ftp://x", "s3://", "s3://bucket/../other", "gs://b/x"])
+def test_foreign_schemes_and_escapes_are_refused(uri: str) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        Location.parse(uri)
+    assert caught.value.code is ErrorCode.URI_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", ""])
+def test_names_cannot_leave_their_folder(name: str) -> None:
+    with pytest.raises(MedfilipError):
+        Location.parse("/data") / name
+
+
+def test_relative_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(Location.parse("runs")) == str(tmp_path / "runs")
+    assert str(Location.parse("s3://bucket/a/")) == "s3://bucket/a"
