@@ -38,16 +38,18 @@ _MIN_VISIBLE = 0.04  # opacity from which a pixel belongs to a lesion's box
 
 @dataclass(frozen=True)
 class _Lung:
-    """One lung: signed distances in fractions of the image, positive inside."""
+    """One lung: signed distances in fractions of the image, positive inside.
 
-    sign: float  # -1 where x is smaller than the midline
-    x: Field  # distance from the midline, growing to the side
-    wall: Field  # inside the chest wall and lateral to the mediastinum
-    floor: Field  # above the diaphragm
+    Fields of one coordinate keep an axis of length 1 and broadcast.
+    """
 
-    @property
-    def mask(self) -> Field:
-        return _step(np.minimum(self.wall, self.floor), 0.008)
+    x: Field  # distance from the midline, growing to the side [1, W]
+    half: float  # half width of the lung at its widest
+    top: float  # height of the apex
+    wall: Field  # inside the chest wall and lateral to the mediastinum [H, W]
+    floor: Field  # above the diaphragm [H, W]
+    columns: slice  # the half of the image in which it lies
+    mask: Field  # opacity of the whole lung [H, W]
 
 
 def draw(lesions: tuple[Lesion, ...], seed: int, index: int, size: int = DEFAULT_SIZE) -> tuple[Any, dict[str, Box]]:
@@ -82,8 +84,8 @@ def draw(lesions: tuple[Lesion, ...], seed: int, index: int, size: int = DEFAULT
     boxes: dict[str, Box] = {}
     if enlarged is not None:
         boxes[enlarged.key] = _box(heart)
-    # Air first, fluid over it, as gravity has it.
-    for category in ("pneumothorax", "consolidation", "nodule", "pleural_effusion"):
+    # Air first and fluid over it; then what is dense, so that no effusion hides a lesion that the truth names.
+    for category in ("pneumothorax", "pleural_effusion", "consolidation", "nodule"):
         for side in SIDES:
             lesion = by_key.get(f"{category}/{side}")
             if lesion is not None:
@@ -94,19 +96,24 @@ def draw(lesions: tuple[Lesion, ...], seed: int, index: int, size: int = DEFAULT
 
 
 def _grid(rng: np.random.Generator, size: int) -> tuple[Field, Field]:
-    """Coordinates of pixel centres, slightly shifted and scaled: patients are not positioned twice alike."""
+    """Coordinates ``[1, W]`` and ``[H, 1]`` of pixel centres, shifted and scaled: nobody is positioned twice alike."""
     scale = 1.0 + 0.10 * (rng.random() - 0.5)
     shift = 0.04 * (rng.random(2) - 0.5)
     line = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     x = (line[None, :] - 0.5) * np.float32(scale) + np.float32(0.5 + shift[0])
     y = (line[:, None] - 0.5) * np.float32(scale) + np.float32(0.5 + shift[1])
-    return np.broadcast_to(x, (size, size)).astype(np.float32), np.broadcast_to(y, (size, size)).astype(np.float32)
+    return x, y
 
 
 def _step(distance: Field, softness: float) -> Field:
     """Smooth step from 0 to 1 over ``softness`` around zero distance."""
-    t = np.clip(distance / np.float32(2 * softness) + np.float32(0.5), 0.0, 1.0)
-    return t * t * (np.float32(3.0) - np.float32(2.0) * t)
+    t = distance * np.float32(0.5 / softness)
+    t += np.float32(0.5)
+    np.clip(t, 0.0, 1.0, out=t)
+    smooth = np.float32(3.0) - np.float32(2.0) * t
+    smooth *= t
+    smooth *= t
+    return smooth
 
 
 def _bump(squared: Field) -> Field:
@@ -122,25 +129,37 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     low = np.minimum(at.astype(np.int64), cells - 1)
     t = at - low
     t = t * t * (np.float32(3.0) - np.float32(2.0) * t)
-    rows = nodes[low] * (1 - t)[:, None] + nodes[low + 1] * t[:, None]
-    return rows[:, low] * (1 - t) + rows[:, low + 1] * t
+    across = nodes[:, low] * (1 - t) + nodes[:, low + 1] * t
+    steps = across[1:] - across[:-1]
+    noise = steps[low]  # whole rows are copied in this direction, which is much the faster one
+    noise *= t[:, None]
+    noise += across[low]
+    return noise
 
 
 def _lung(x: Field, y: Field, side: Laterality, rng: np.random.Generator) -> _Lung:
-    sign = 1.0 if side is Laterality.LEFT else -1.0
-    away = (x - np.float32(0.5)) * np.float32(sign)
-    half, centre = 0.165 + 0.01 * rng.random(), 0.205
-    top = _LUNG_TOP + 0.02 * rng.random()
-    # An arch above the widest level, straight and slightly spreading below it.
-    rise = np.clip((_LUNG_WIDEST - y) / np.float32(_LUNG_WIDEST - top), 0.0, 1.0)
-    width = half * np.sqrt(np.float32(1.0) - rise * rise) + np.float32(0.05) * np.clip(y - _LUNG_WIDEST, 0.0, 0.4)
-    across = np.float32(centre) + np.float32(0.02) * (y - np.float32(0.5))
-    wall = width - np.abs(away - across)
+    away = (x - np.float32(0.5)) * np.float32(1.0 if side is Laterality.LEFT else -1.0)
+    half, top = 0.165 + 0.01 * rng.random(), _LUNG_TOP + 0.02 * rng.random()
+    wall = _half_width(y, half, top) - np.abs(away - _middle(y))
     wall = np.where(y < top, np.float32(-1.0), wall)
-    dome = (away - np.float32(centre - 0.04)) / np.float32(half)
+    dome = (away - np.float32(0.165)) / np.float32(half)
     level = (0.70 if side is Laterality.RIGHT else 0.725) + 0.02 * (rng.random() - 0.5)
     floor = np.float32(level) + np.float32(0.085) * dome * dome - y
-    return _Lung(sign, away, wall.astype(np.float32), floor.astype(np.float32))
+    own = np.flatnonzero(away[0] > 0)
+    columns = slice(int(own[0]), int(own[-1]) + 1)
+    return _Lung(away, half, top, wall, floor, columns, _step(np.minimum(wall, floor), 0.008))
+
+
+def _half_width(y: Field, half: float, top: float) -> Field:
+    """Half width of a lung by height: an arch above the widest level, straight and slightly spreading below it."""
+    rise = np.clip((np.float32(_LUNG_WIDEST) - y) / np.float32(_LUNG_WIDEST - top), 0.0, 1.0)
+    below = np.clip(y - np.float32(_LUNG_WIDEST), 0.0, 0.4)
+    return np.float32(half) * np.sqrt(np.float32(1.0) - rise * rise) + np.float32(0.05) * below
+
+
+def _middle(y: Field) -> Field:
+    """Distance of a lung's middle from the midline, by height."""
+    return np.float32(0.205) + np.float32(0.02) * (y - np.float32(0.5))
 
 
 def _heart(x: Field, y: Field, severity: str | None, rng: np.random.Generator) -> Field:
@@ -154,40 +173,45 @@ def _heart(x: Field, y: Field, severity: str | None, rng: np.random.Generator) -
 
 def _chest(x: Field, y: Field, lungs: dict[Laterality, _Lung], heart: Field, rng: np.random.Generator) -> Field:
     """Density without lesions, about 0 (air) to 1 (bone)."""
-    size = x.shape[0]
+    size = x.shape[1]
     off = np.abs(x - np.float32(0.5))
     shoulders = y - (np.float32(0.06) + np.float32(0.55) * np.clip(off - np.float32(0.11), 0.0, 0.3))
-    body = _step(np.minimum(np.float32(0.455) - off, np.where(off < 0.1, np.float32(1.0), shoulders)), 0.012)
+    neck = np.where(off < 0.1, np.float32(1.0), shoulders)
+    body = _step(np.minimum(np.float32(0.455) - off, neck), 0.012)
     tissue = np.float32(0.58) + np.float32(0.10) * _step(y - np.float32(0.72), 0.1)
     spine = _step(np.float32(0.035) - off, 0.012)
     mediastinum = _step(np.float32(0.062) + np.float32(0.03) * _bump((y - np.float32(0.3)) ** 2 / 0.01) - off, 0.02)
-    image = tissue + np.float32(0.10) * mediastinum + np.float32(0.05) * spine
-    image += np.float32(0.03) * _noise(rng, size, 6)
-    texture = np.float32(0.035) * _noise(rng, size, 40) + np.float32(0.03) * _noise(rng, size, 14)
+    image = tissue + np.float32(0.10) * mediastinum + np.float32(0.05) * spine + np.float32(0.03) * _noise(rng, size, 6)
+    texture = np.float32(0.24) + np.float32(0.05) * _step(y - np.float32(0.55), 0.2)
+    texture = np.float32(0.035) * _noise(rng, size, 40) + np.float32(0.03) * _noise(rng, size, 14) + texture
     for lung in lungs.values():
-        vessels = np.float32(0.14) * _bump(((lung.x - 0.09) / 0.085) ** 2 + ((y - 0.46) / 0.16) ** 2)
-        air = np.float32(0.24) + texture + vessels + np.float32(0.05) * _step(y - np.float32(0.55), 0.2)
-        image = image + lung.mask * (air - image)
-    image = image + heart * (np.float32(0.72) - image) * np.float32(0.92)
-    image += _bones(lungs, y, rng)
+        part = lung.columns  # half of the image is the other lung's
+        hilum = ((lung.x[:, part] - 0.09) / 0.085) ** 2 + ((y - 0.46) / 0.16) ** 2
+        air = texture[:, part] + np.float32(0.14) * _bump(hilum)
+        image[:, part] += lung.mask[:, part] * (air - image[:, part])
+    image += heart * (np.float32(0.6624) - np.float32(0.92) * image)
+    _add_bones(image, lungs, y, rng)
     trachea = _bump((off / 0.022) ** 2) * _step(np.float32(0.34) - y, 0.03) * body
     image -= np.float32(0.14) * trachea
-    return np.clip(image, 0.0, 1.0) * body + np.float32(0.03) * (1 - body)
+    np.clip(image, 0.0, 1.0, out=image)
+    return np.float32(0.03) + (image - np.float32(0.03)) * body
 
 
-def _bones(lungs: dict[Laterality, _Lung], y: Field, rng: np.random.Generator) -> Field:
-    """Ribs and clavicles, as faint bands added to the density."""
+def _add_bones(image: Field, lungs: dict[Laterality, _Lung], y: Field, rng: np.random.Generator) -> None:
+    """Add ribs and clavicles to the density in place, as faint bands."""
     phase = np.float32(rng.random())
-    total = np.zeros_like(y)
     for lung in lungs.values():
-        chest = _step(lung.wall + np.float32(0.03), 0.02) * _step(np.float32(0.82) - y, 0.05)
-        arc = (y - np.float32(0.9) * (lung.x - np.float32(0.14)) ** 2 * 2 + np.float32(0.12) * lung.x) * 11 + phase
-        band = np.abs(arc - np.floor(arc) - np.float32(0.5))
-        total += np.float32(0.05) * chest * _step(np.float32(0.17) - band, 0.1)
-        line = np.abs(y - (np.float32(0.215) - np.float32(0.25) * (lung.x - np.float32(0.05))))
-        span = _step(lung.x - np.float32(0.035), 0.01) * _step(np.float32(0.30) - lung.x, 0.02)
-        total += np.float32(0.11) * _step(np.float32(0.012) - line, 0.006) * span
-    return total
+        x = lung.x[:, lung.columns]
+        chest = _step(lung.wall[:, lung.columns] + np.float32(0.03), 0.02) * _step(np.float32(0.82) - y, 0.05)
+        arc = y * np.float32(11) + (
+            np.float32(11) * (np.float32(0.12) * x - np.float32(1.8) * (x - np.float32(0.14)) ** 2) + phase
+        )
+        arc -= np.floor(arc)
+        ribs = _step(np.float32(0.17) - np.abs(arc - np.float32(0.5)), 0.1)
+        line = np.abs(y - (np.float32(0.215) - np.float32(0.25) * (x - np.float32(0.05))))
+        span = _step(x - np.float32(0.035), 0.01) * _step(np.float32(0.30) - x, 0.02)
+        clavicle = _step(np.float32(0.012) - line, 0.006) * span
+        image[:, lung.columns] += np.float32(0.05) * chest * ribs + np.float32(0.11) * clavicle
 
 
 def _add(image: Field, lesion: Lesion, lung: _Lung, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
@@ -246,12 +270,12 @@ def _pneumothorax(image: Field, lesion: Lesion, lung: _Lung, y: Field) -> tuple[
     """Air without lung markings between the chest wall and a thin pleural line."""
     width = np.float32(_PNEUMOTHORAX_WIDTH[lesion.severity or "mild"])
     if lesion.site == "lung_apex":
-        # The cap is measured from the apex down: a lung that sank, not one that shrank.
-        inner = y - np.float32(_LUNG_TOP + 0.02) - np.float32(1.6) * width
+        # A cap measured from the apex down: a lung that sank, not one that shrank.
+        inner = y - np.float32(lung.top) - np.float32(1.6) * width + np.float32(0.3) * (lung.x - np.float32(0.2))
     else:
-        lateral = np.float32(0.205 + 0.17) - lung.x
-        inner = np.minimum(np.minimum(lung.wall, lateral + np.float32(0.02)), y - np.float32(_LUNG_TOP)) - width
-        inner = np.where(lung.x < np.float32(0.16), np.maximum(inner, y - np.float32(_LUNG_TOP + 0.04) - width), inner)
+        # The lung keeps its hilum and draws back from the side and from the apex.
+        lowered = _half_width(y - width, lung.half, lung.top)
+        inner = np.minimum(lowered - (lung.x - _middle(y)), np.float32(4.0) * (y - np.float32(lung.top))) - width
     inside = _step(lung.wall - np.float32(0.004), 0.006) * _step(lung.floor, 0.008)
     air = inside * _step(-inner, 0.005)
     line = inside * _bump((inner / np.float32(0.007)) ** 2)
