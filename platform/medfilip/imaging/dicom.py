@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
@@ -40,11 +39,13 @@ from medfilip.imaging.windowing import to_monochrome2
 _PREAMBLE_BYTES = 132
 _PROJECTION = frozenset({"CR", "DX"})
 _TOMOGRAPHIC = frozenset({"CT", "MR", "NM", "PT", "US", "OPT", "IVUS", "IVOCT"})
-_OTHER_BODY_PARTS = frozenset(
-    """ABDOMEN ANKLE ARM BREAST CALCANEUS CALF CSPINE CERVICALSPINE CLAVICLE COCCYX ELBOW EXTREMITY EYE FACE FEMUR FINGER
-    FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUMBARSPINE MANDIBLE MAXILLA NECK NOSE ORBIT PATELLA PELVIS
-    RADIUS SACRUM SCALP SHOULDER SKULL SSPINE TEETH THIGH THUMB TIBIA TOE ULNA WHOLEBODY WRIST ZYGOMA""".split()
+_OTHER_BODY_PART_WORDS = (
+    "ABDOMEN ANKLE ARM BREAST CALCANEUS CALF CSPINE CERVICALSPINE CLAVICLE COCCYX ELBOW EXTREMITY EYE "
+    "FACE FEMUR FINGER FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUMBARSPINE MANDIBLE "
+    "MAXILLA NECK NOSE ORBIT PATELLA PELVIS RADIUS SACRUM SCALP SHOULDER SKULL SSPINE TEETH THIGH "
+    "THUMB TIBIA TOE ULNA WHOLEBODY WRIST ZYGOMA"
 )
+_OTHER_BODY_PARTS = frozenset(_OTHER_BODY_PART_WORDS.split())
 """Body Part Examined values (PS3.16, annex L, without spaces and underscores) that are surely not a chest."""
 
 _VIEWS: dict[str, RadiographView] = {
@@ -220,7 +221,7 @@ def _check_chest(dataset: Dataset) -> None:
 def _stored_values(dataset: Dataset, limits: ImageLimits, decoder: IsolatedDecoder | None) -> NDArray[Any]:
     """Decode Pixel Data to stored values ``[rows, columns]``."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    options = {
+    options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
         "samples_per_pixel": 1,
@@ -235,6 +236,7 @@ def _stored_values(dataset: Dataset, limits: ImageLimits, decoder: IsolatedDecod
     if str(syntax) in NATIVE_SYNTAXES:
         # Stated here, since pydicom asks for the VR of Pixel Data: big-endian bytes swap in words of that VR.
         extra: dict[str, Any] = {"pixel_vr": dataset["PixelData"].VR} if str(syntax) == EXPLICIT_BIG else {}
+        pixels: NDArray[Any]
         pixels, _ = get_decoder(syntax).as_array(data, index=0, raw=True, **options, **extra)
         return pixels
     if decoder is not None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medfilip.core.errors import ErrorCode, MedfilipError

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from medfilip.findings.finding import Laterality
 from medfilip.phantom.lesions import CATEGORIES, SIDES, Lesion
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]
+"""``float32``, but numpy's type stubs call the result of most arithmetic with scalars ``float64``."""
 Box = tuple[int, int, int, int]
 
 DEFAULT_SIZE = 512
@@ -52,7 +53,9 @@ class _Lung:
     mask: Field  # opacity of the whole lung [H, W]
 
 
-def draw(lesions: tuple[Lesion, ...], seed: int, index: int, size: int = DEFAULT_SIZE) -> tuple[Any, dict[str, Box]]:
+def draw(
+    lesions: tuple[Lesion, ...], seed: int, index: int, size: int = DEFAULT_SIZE
+) -> tuple[NDArray[np.uint16], dict[str, Box]]:
     """Draw the frontal image of one study.
 
     Anatomy, exposure and noise depend on ``seed`` and ``index`` alone, and every lesion has random numbers of its
@@ -131,7 +134,7 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     t = t * t * (np.float32(3.0) - np.float32(2.0) * t)
     across = nodes[:, low] * (1 - t) + nodes[:, low + 1] * t
     steps = across[1:] - across[:-1]
-    noise = steps[low]  # whole rows are copied in this direction, which is much the faster one
+    noise: Field = steps[low]  # whole rows are copied in this direction, which is much the faster one
     noise *= t[:, None]
     noise += across[low]
     return noise
@@ -226,7 +229,7 @@ def _add(image: Field, lesion: Lesion, lung: _Lung, y: Field, rng: np.random.Gen
 
 
 def _effusion(image: Field, lesion: Lesion, lung: _Lung, y: Field) -> tuple[Field, Field]:
-    """Fluid from the costophrenic angle up, its surface a meniscus that climbs towards the side."""
+    """Fill the costophrenic angle with fluid, whose surface is a meniscus that climbs towards the side."""
     height = np.float32(_EFFUSION_HEIGHT[lesion.severity or "mild"])
     outward = np.clip((lung.x - np.float32(0.06)) / np.float32(0.32), 0.0, 1.0)
     surface = np.float32(0.80) - height * (np.float32(0.5) + np.float32(0.5) * outward * outward)
@@ -238,7 +241,7 @@ def _effusion(image: Field, lesion: Lesion, lung: _Lung, y: Field) -> tuple[Fiel
 def _consolidation(
     image: Field, lesion: Lesion, lung: _Lung, y: Field, rng: np.random.Generator
 ) -> tuple[Field, Field]:
-    """A blotchy opacity with soft borders in its lobe."""
+    """Put a blotchy opacity with soft borders into its lobe."""
     radius, opacity = _CONSOLIDATION[lesion.severity or "mild"]
     row, column = _place(lesion, rng)
     squared = ((lung.x - column) / np.float32(radius)) ** 2 + ((y - row) / np.float32(1.05 * radius)) ** 2
@@ -249,7 +252,7 @@ def _consolidation(
 
 
 def _nodule(image: Field, lesion: Lesion, lung: _Lung, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """A disc of ``size_mm`` across, away from heart and hilum."""
+    """Put a disc of ``size_mm`` across into its lobe, away from heart and hilum."""
     radius = np.float32((lesion.size_mm or 20.0) / FIELD_MM / 2)
     row, column = _place(lesion, rng)
     distance = np.sqrt((lung.x - column) ** 2 + (y - row) ** 2)
@@ -267,7 +270,7 @@ def _place(lesion: Lesion, rng: np.random.Generator) -> tuple[np.float32, np.flo
 
 
 def _pneumothorax(image: Field, lesion: Lesion, lung: _Lung, y: Field) -> tuple[Field, Field]:
-    """Air without lung markings between the chest wall and a thin pleural line."""
+    """Put air without lung markings between the chest wall and a thin pleural line."""
     width = np.float32(_PNEUMOTHORAX_WIDTH[lesion.severity or "mild"])
     if lesion.site == "lung_apex":
         # A cap measured from the apex down: a lung that sank, not one that shrank.
@@ -291,7 +294,8 @@ def _expose(image: Field, rng: np.random.Generator) -> NDArray[np.uint16]:
     grain = rng.integers(0, 256, (2, *image.shape), dtype=np.uint8).astype(np.int16)
     noise = (grain[0] - grain[1]).astype(np.float32) * np.float32(0.028 / 256)
     values = (toned * gain + offset + noise) * np.float32(MAX_VALUE)
-    return np.clip(np.rint(values), 0, MAX_VALUE).astype(np.uint16)
+    grey: NDArray[np.uint16] = np.clip(np.rint(values), 0, MAX_VALUE).astype(np.uint16)
+    return grey
 
 
 def _box(visible: Field) -> Box:

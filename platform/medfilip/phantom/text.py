@@ -94,7 +94,11 @@ _INDICATIONS = (
 )
 _TECHNIQUES = ("PA view of the chest.", "Single frontal radiograph of the chest.")
 _COMPARISONS = ("Chest radiograph from three months earlier, with pleural effusion.", "Prior chest radiograph.")
-_BONES = ("No acute osseous abnormality.", "The visualized bones are intact.", "The osseous structures are unremarkable.")
+_BONES = (
+    "No acute osseous abnormality.",
+    "The visualized bones are intact.",
+    "The osseous structures are unremarkable.",
+)
 _SUMMARIES = ("No acute cardiopulmonary abnormality.", "No acute cardiopulmonary process.")
 
 
