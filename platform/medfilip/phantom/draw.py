@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.finding import Laterality
 from medfilip.phantom.lesions import CATEGORIES, SIDES, Lesion
 
@@ -23,6 +24,9 @@ Field = NDArray[Any]
 Box = tuple[int, int, int, int]
 
 DEFAULT_SIZE = 512
+MIN_SIZE = 64
+"""Smallest side in pixels at which every lesion can be seen."""
+
 FIELD_MM = 360.0
 """Side of the imaged square in millimetres."""
 MAX_VALUE = 4095
@@ -76,7 +80,18 @@ def draw(
         ``uint16`` ``[size, size]``, 0 to 4095, larger is brighter.
     boxes
         ``Lesion.key`` → ``(row0, col0, row1, col1)``, half open, in pixels.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if ``size`` is below `MIN_SIZE`.
     """
+    if size < MIN_SIZE:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"A phantom image needs a size of at least {MIN_SIZE} pixels, not {size}.",
+            fix=f"Pass size >= {MIN_SIZE}.",
+        )
     rng = np.random.default_rng([seed, index, 1])
     x, y = _grid(rng, size)
     lungs = {side: _lung(x, y, side, rng) for side in SIDES}

@@ -16,6 +16,8 @@ SIDES = (Laterality.LEFT, Laterality.RIGHT)
 
 _SIDE_RATE = 0.2  # of each category on each side: about 36 % of the studies have it
 _CARDIOMEGALY_RATE = 0.35
+_SYMMETRIC = frozenset({"pleural_effusion", "consolidation"})
+_ALIKE_RATE = 0.5  # of bilateral effusions and consolidations: the same on both sides, which reports put in one phrase
 _SEVERITY_RANK = {None: 0, "minimal": 1, "mild": 2, "moderate": 3, "severe": 4}
 
 
@@ -63,9 +65,15 @@ def sample_lesions(rng: np.random.Generator) -> tuple[Lesion, ...]:
             if rng.random() < _CARDIOMEGALY_RATE:
                 lesions.append(Lesion(category=category, severity=_pick(rng, ("mild", "moderate", "severe"))))
             continue
+        first: Lesion | None = None
         for side in SIDES:
-            if rng.random() < _SIDE_RATE:
-                lesions.append(_sided_lesion(rng, category, side))
+            if rng.random() >= _SIDE_RATE:
+                continue
+            if first is not None and category in _SYMMETRIC and rng.random() < _ALIKE_RATE:
+                lesions.append(first.model_copy(update={"laterality": side}))
+            else:
+                first = _sided_lesion(rng, category, side)
+                lesions.append(first)
     return tuple(lesions)
 
 
