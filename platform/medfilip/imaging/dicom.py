@@ -251,7 +251,7 @@ def _native_values(dataset: Dataset, data: bytes, options: dict[str, Any]) -> ND
     """Take uncompressed stored values ``[rows, columns]`` as they are."""
     syntax = dataset.file_meta.TransferSyntaxUID
     # Big-endian bytes swap in words of the VR of Pixel Data (PS3.5, annex A.3), so pydicom wants to know it.
-    extra = {"pixel_vr": dataset["PixelData"].VR} if syntax == EXPLICIT_BIG else {}
+    extra: dict[str, Any] = {"pixel_vr": dataset["PixelData"].VR} if syntax == EXPLICIT_BIG else {}
     pixels: NDArray[Any]
     pixels, _ = get_decoder(syntax).as_array(data, index=0, raw=True, **options, **extra)
     return pixels

@@ -272,7 +272,7 @@ def _nodule(image: Field, lesion: Lesion, lung: _Lung, y: Field, rng: np.random.
     row, column = _place(lesion, rng)
     distance = np.sqrt((lung.x - column) ** 2 + (y - row) ** 2)
     disc = _step(radius - distance, 0.006)
-    return image + np.float32(0.42) * disc * (np.float32(1.0) - image), disc * np.float32(0.42)
+    return image + np.float32(0.55) * disc * (np.float32(1.0) - image), disc * np.float32(0.55)
 
 
 def _place(lesion: Lesion, rng: np.random.Generator) -> tuple[np.float32, np.float32]:

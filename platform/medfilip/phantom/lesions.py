@@ -98,7 +98,7 @@ def _category_truth(lesions: list[Lesion]) -> CategoryTruth:
 def _sided_lesion(rng: np.random.Generator, category: str, side: Laterality) -> Lesion:
     lobes = ("upper_lobe", "lower_lobe") if side is Laterality.LEFT else ("upper_lobe", "middle_lobe", "lower_lobe")
     if category == "nodule":
-        return Lesion(category=category, laterality=side, site=_pick(rng, lobes), size_mm=float(rng.integers(14, 31)))
+        return Lesion(category=category, laterality=side, site=_pick(rng, lobes), size_mm=float(rng.integers(16, 31)))
     if category == "consolidation":
         severity = _pick(rng, ("mild", "moderate", "severe"))
         return Lesion(category=category, laterality=side, site=_pick(rng, lobes), severity=severity)

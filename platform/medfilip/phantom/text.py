@@ -202,7 +202,7 @@ def _degree(lesion: Lesion, rng: np.random.Generator) -> Slot | None:
     if lesion.size_mm is not None:
         if rng.random() < 0.6:
             return Slot("size_mm", f"{lesion.size_mm:.0f} mm", lesion.size_mm)
-        if lesion.size_mm <= 17:
+        if lesion.size_mm <= 19:
             return Slot("size", "small", "small")
         return Slot("size", "large", "large") if lesion.size_mm >= 26 else None
     if lesion.severity is None or rng.random() < 0.12:
