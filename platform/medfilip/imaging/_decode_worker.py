@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error of the program
     """An image that is well formed but not acceptable: the answer carries code, message and fix."""
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     """Read one frame; ``None`` at the end of the stream."""
     head = stream.read(FRAME.size)
     if len(head) < FRAME.size:
@@ -40,7 +40,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(header), payload
 
 
-def write_frame(stream: BinaryIO, header: dict[str, Any], payload: bytes | memoryview) -> None:
+def write_frame(stream: IO[bytes], header: dict[str, Any], payload: bytes | memoryview) -> None:
     """Write one frame and flush it."""
     text = json.dumps(header).encode()
     stream.write(FRAME.pack(len(text), len(payload)))
@@ -51,7 +51,7 @@ def write_frame(stream: BinaryIO, header: dict[str, Any], payload: bytes | memor
 
 def decode_dicom(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
     """Decode encapsulated pixel data (PS3.5, annex A.4) to the stored values ``[rows, columns]``."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     decoder = get_decoder(UID(request["transfer_syntax"]))
@@ -61,6 +61,7 @@ def decode_dicom(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
             f"No installed library decodes the transfer syntax {decoder.UID.name}.",
             "Install python-gdcm beside medfilip, or export the image with another transfer syntax.",
         )
+    pixels: NDArray[Any]
     pixels, _ = decoder.as_array(payload, index=0, raw=True, **request["options"])
     return pixels
 
@@ -120,7 +121,7 @@ def answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], byt
     except Exception as error:  # whatever a codec raises on hostile input is the same answer
         return {"code": "image_undecodable", "reason": f"the decoder failed with {type(error).__name__}"}, b""
     values = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
-    return {"shape": list(values.shape), "dtype": values.dtype.str}, memoryview(values).cast("B")
+    return {"shape": list(values.shape), "dtype": values.dtype.str}, values.data.cast("B")
 
 
 def main() -> None:

@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
@@ -40,11 +39,13 @@ from medfilip.imaging.windowing import to_monochrome2
 _PREAMBLE_BYTES = 132
 _PROJECTION = frozenset({"CR", "DX"})
 _TOMOGRAPHIC = frozenset({"CT", "MR", "NM", "PT", "US", "OPT", "IVUS", "IVOCT"})
-_OTHER_BODY_PARTS = frozenset(
-    """ABDOMEN ANKLE ARM BREAST CALCANEUS CALF CSPINE CERVICALSPINE CLAVICLE COCCYX ELBOW EXTREMITY EYE FACE FEMUR FINGER
-    FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUMBARSPINE MANDIBLE MAXILLA NECK NOSE ORBIT PATELLA PELVIS
-    RADIUS SACRUM SCALP SHOULDER SKULL SSPINE TEETH THIGH THUMB TIBIA TOE ULNA WHOLEBODY WRIST ZYGOMA""".split()
+_OTHER_BODY_PART_WORDS = (
+    "ABDOMEN ANKLE ARM BREAST CALCANEUS CALF CSPINE CERVICALSPINE CLAVICLE COCCYX ELBOW EXTREMITY EYE "
+    "FACE FEMUR FINGER FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUMBARSPINE MANDIBLE "
+    "MAXILLA NECK NOSE ORBIT PATELLA PELVIS RADIUS SACRUM SCALP SHOULDER SKULL SSPINE TEETH THIGH "
+    "THUMB TIBIA TOE ULNA WHOLEBODY WRIST ZYGOMA"
 )
+_OTHER_BODY_PARTS = frozenset(_OTHER_BODY_PART_WORDS.split())
 """Body Part Examined values (PS3.16, annex L, without spaces and underscores) that are surely not a chest."""
 
 _VIEWS: dict[str, RadiographView] = {
@@ -83,19 +84,16 @@ def read_dicom(data: bytes, limits: ImageLimits, decoder: IsolatedDecoder | None
     check_file_size(data, limits)
     with _quiet():
         dataset = _parse(data, limits)
-        try:
-            _check_content(dataset, limits)
-            stored = _stored_values(dataset, limits, decoder)
-            pixels = to_monochrome2(stored, dataset)
-            return _radiograph(dataset, pixels)
-        except MedfilipError:
-            raise
-        except Exception as error:  # pydicom raises many types on malformed attributes
-            raise MedfilipError(
-                ErrorCode.IMAGE_UNDECODABLE,
-                f"The DICOM attributes or pixels cannot be read ({type(error).__name__}).",
-                fix="Validate the file, and export it again from its archive.",
-            ) from None  # the cause may quote attribute values
+    with _guarded():
+        _check_content(dataset, limits)
+        syntax, options, stored_bytes = _pixel_options(dataset)
+    if syntax in NATIVE_SYNTAXES:
+        with _guarded():
+            stored = _native_values(dataset, stored_bytes, options)
+    else:  # not inside the guard, whose lock would make threads wait for each other's workers
+        stored = _isolated_values(stored_bytes, syntax, options, limits, decoder)
+    with _guarded():
+        return _radiograph(dataset, to_monochrome2(stored, dataset))
 
 
 def check_file_size(data: bytes, limits: ImageLimits) -> None:
@@ -124,6 +122,22 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.disabled = was_disabled
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Turn whatever pydicom raises on malformed attributes into ``IMAGE_UNDECODABLE``, and keep it quiet."""
+    with _quiet():
+        try:
+            yield
+        except MedfilipError:
+            raise
+        except Exception as error:
+            raise MedfilipError(
+                ErrorCode.IMAGE_UNDECODABLE,
+                f"The DICOM attributes or pixels cannot be read ({type(error).__name__}).",
+                fix="Validate the file, and export it again from its archive.",
+            ) from None  # the cause may quote attribute values
 
 
 def _parse(data: bytes, limits: ImageLimits) -> Dataset:
@@ -217,9 +231,8 @@ def _check_chest(dataset: Dataset) -> None:
         )
 
 
-def _stored_values(dataset: Dataset, limits: ImageLimits, decoder: IsolatedDecoder | None) -> NDArray[Any]:
-    """Decode Pixel Data to stored values ``[rows, columns]``."""
-    syntax = dataset.file_meta.TransferSyntaxUID
+def _pixel_options(dataset: Dataset) -> tuple[str, dict[str, Any], bytes]:
+    """Return transfer syntax, the attributes a decoder needs, and the value of Pixel Data."""
     options = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
@@ -231,16 +244,27 @@ def _stored_values(dataset: Dataset, limits: ImageLimits, decoder: IsolatedDecod
         "photometric_interpretation": _text(dataset, "PhotometricInterpretation"),
         "pixel_keyword": "PixelData",
     }
-    data: bytes = dataset.PixelData
-    if str(syntax) in NATIVE_SYNTAXES:
-        # Stated here, since pydicom asks for the VR of Pixel Data: big-endian bytes swap in words of that VR.
-        extra: dict[str, Any] = {"pixel_vr": dataset["PixelData"].VR} if str(syntax) == EXPLICIT_BIG else {}
-        pixels, _ = get_decoder(syntax).as_array(data, index=0, raw=True, **options, **extra)
-        return pixels
+    return str(dataset.file_meta.TransferSyntaxUID), options, dataset.PixelData
+
+
+def _native_values(dataset: Dataset, data: bytes, options: dict[str, Any]) -> NDArray[Any]:
+    """Take uncompressed stored values ``[rows, columns]`` as they are."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    # Big-endian bytes swap in words of the VR of Pixel Data (PS3.5, annex A.3), so pydicom wants to know it.
+    extra: dict[str, Any] = {"pixel_vr": dataset["PixelData"].VR} if syntax == EXPLICIT_BIG else {}
+    pixels: NDArray[Any]
+    pixels, _ = get_decoder(syntax).as_array(data, index=0, raw=True, **options, **extra)
+    return pixels
+
+
+def _isolated_values(
+    data: bytes, syntax: str, options: dict[str, Any], limits: ImageLimits, decoder: IsolatedDecoder | None
+) -> NDArray[Any]:
+    """Decode encapsulated stored values ``[rows, columns]`` in a worker."""
     if decoder is not None:
-        return decoder.decode_dicom(data, str(syntax), options)
+        return decoder.decode_dicom(data, syntax, options)
     with IsolatedDecoder(limits) as own:
-        return own.decode_dicom(data, str(syntax), options)
+        return own.decode_dicom(data, syntax, options)
 
 
 def _radiograph(dataset: Dataset, pixels: NDArray[Any]) -> Radiograph:

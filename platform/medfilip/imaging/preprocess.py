@@ -41,7 +41,8 @@ def to_store(pixels: Pixels, store_size: int = DEFAULT_STORE_SIZE) -> Pixels:
     if max(pixels.shape) <= store_size:
         return pixels
     sums, weight = _resample(pixels, height, width)
-    return ((sums + weight // 2) // weight).astype(pixels.dtype)
+    means = (sums + weight // 2) // weight
+    return means.astype(np.uint8) if pixels.dtype == np.uint8 else means.astype(np.uint16)
 
 
 def to_model(pixels: Pixels, size: int) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.radiograph import Pixels
@@ -51,7 +51,7 @@ def to_monochrome2(stored: NDArray[Any], dataset: Dataset) -> Pixels:
             unit = np.clip(domain / 255.0, 0.0, 1.0)
         else:
             low, high = _range_of(modality, index)
-            unit = np.clip((modality - low) / max(high - low, np.finfo(np.float64).tiny), 0.0, 1.0)
+            unit = np.clip((modality - low) / (high - low if high > low else 1.0), 0.0, 1.0)
     if not np.isfinite(unit).all():
         raise MedfilipError(
             ErrorCode.IMAGE_UNDECODABLE,
@@ -77,7 +77,8 @@ def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] |
         # A LUT is indexed by integers (C.11.2.1.1), and a rescaled value is a float even where it is whole.
         depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         values = apply_voi_lut(np.rint(modality).astype(np.int64), dataset)
-        return np.clip(values.astype(np.float64) / (2**depth - 1), 0.0, 1.0)
+        mapped: NDArray[np.float64] = np.clip(values.astype(np.float64) / (2**depth - 1), 0.0, 1.0)
+        return mapped
     if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
         return None
     # pydicom derives the output range from the rescale attributes, which turns the image around when the slope is
@@ -88,4 +89,5 @@ def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] |
     window.WindowCenter, window.WindowWidth = dataset.WindowCenter, dataset.WindowWidth
     if dataset.get("VOILUTFunction"):
         window.VOILUTFunction = dataset.VOILUTFunction
-    return np.clip(apply_voi_lut(modality.astype(np.float64), window) / 65535.0, 0.0, 1.0)
+    unit: NDArray[np.float64] = np.clip(apply_voi_lut(modality.astype(np.float64), window) / 65535.0, 0.0, 1.0)
+    return unit

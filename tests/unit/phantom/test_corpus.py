@@ -1,0 +1,89 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.dicom import read_dicom
+from medfilip.imaging.isolation import IsolatedDecoder
+from medfilip.imaging.limits import ImageLimits
+from medfilip.phantom.corpus import dicom_bytes, read_truth, write_corpus
+from medfilip.phantom.study import make_study
+
+COUNT = 5
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, COUNT, 11)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path, COUNT, 11)
+    assert digests(tmp_path) == digests(corpus)
+    assert len(digests(corpus)) == COUNT + 3
+
+
+def test_reports_truth_and_images_belong_together(corpus: Path) -> None:
+    table = pq.read_table(corpus / "reports.parquet")
+    assert table.column_names == ["report_id", "study_id", "patient_id", "text"]
+    truths = list(read_truth(corpus))
+    for row, truth in zip(table.to_pylist(), truths, strict=True):
+        assert (row["report_id"], row["study_id"]) == (truth.report_id, truth.study_id)
+        file = pydicom.dcmread(corpus / "images" / f"{row['report_id']}.dcm")
+        assert (file.StudyInstanceUID, file.PatientID) == (row["study_id"], row["patient_id"])
+        assert all(row["text"][one.start : one.end] for finding in truth.findings for one in finding.evidence)
+        present = {category for category, one in truth.study_truth.items() if one.status == "present"}
+        assert present == {key.split("/")[0] for key in truth.boxes}
+
+
+def test_recipe(corpus: Path) -> None:
+    recipe = json.loads((corpus / "phantom.json").read_text())
+    assert recipe == {"count": COUNT, "seed": 11, "generator_version": 1}
+
+
+def test_images_come_back_through_the_reader() -> None:
+    """All 16 kinds of file: modality x photometric x compression x window, and the pixels mean the same in each."""
+    seen = set()
+    with IsolatedDecoder(ImageLimits()) as decoder:
+        for index in range(16):
+            study = make_study(3, index, size=64)
+            result = read_dicom(dicom_bytes(study), ImageLimits(), decoder)
+            file = pydicom.dcmread(io.BytesIO(dicom_bytes(study)))
+            windowed = "WindowCenter" in file
+            seen.add((file.Modality, result.photometric, result.transfer_syntax, windowed))
+            low, high = (0, 4095) if windowed else (int(study.image.min()), int(study.image.max()))
+            expected = (study.image.astype(float) - low) / (high - low)
+            assert np.abs(result.pixels / 65535 - expected).max() < 1e-4
+            assert (result.view, result.bits_stored, result.study_uid) == ("frontal", 12, study.study_uid)
+            assert result.spacing_mm == pytest.approx(360 / 64)
+    assert len(seen) == 16
+
+
+@pytest.mark.parametrize(("count", "seed"), [(0, 1), (3, -1)])
+def test_bad_arguments(tmp_path: Path, count: int, seed: int) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        write_corpus(tmp_path, count, seed)
+    assert caught.value.code == ErrorCode.CONFIG_INVALID
+
+
+def test_truth_that_is_missing_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        list(read_truth(tmp_path))
+    assert caught.value.code == ErrorCode.INPUT_NOT_FOUND
+    (tmp_path / "truth.jsonl").write_text('{"report_id": "x"}\n')
+    with pytest.raises(MedfilipError, match="Line 1") as caught:
+        list(read_truth(tmp_path))
+    assert caught.value.code == ErrorCode.SCHEMA_MISMATCH
