@@ -25,6 +25,9 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+# What they say at INFO and WARNING is for Ray's developers; a job prints what its user needs.
+_CHATTY_LOGGERS = ("ray.data", "ray._private.authentication", "ray._private.worker", "ray.train", "ray.serve")
+
 
 class RaySettings(Settings):
     """Which cluster a job runs on, and how much of this machine a local one may use."""
@@ -49,6 +52,10 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         raise MedfilipError(
             ErrorCode.DEPENDENCY_MISSING, "Ray is not installed.", fix="Install it with: pip install 'medfilip[ray]'."
         ) from error
+    import ray.data  # sets up its logging when imported, so it is quietened after that
+
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return
@@ -58,6 +65,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         if address and address != "local":
             ray.init(address=address, **common)
         else:
+            # Ray expects as many processes as there are cores and warns beyond; logical CPUs are what counts here.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(settings.num_cpus))
             ray.init(
                 address="local",
                 num_cpus=settings.num_cpus,

@@ -1,4 +1,4 @@
-"""Shared fixtures, and the rule about skips: each is named at the end, and under MEDFILIP_STRICT only listed ones pass."""
+"""Shared fixtures, and the rule about skips: each is named, and under MEDFILIP_STRICT only listed ones pass."""
 
 from __future__ import annotations
 
