@@ -83,7 +83,7 @@ def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
             refused = write_shard(extract.location, "rejected/sentences.parquet", REJECTED, rejected)
             reasons = Counter(rejected["code"].to_pylist())
             datasets = shards | mentions | {"rejected": [refused]}
-            extract.publish(datasets, counts=found + counts, rejected=reasons)
+            extract.publish(datasets, counts={**found, **counts}, rejected=reasons)
     return _outcome(extract)
 
 
