@@ -78,7 +78,9 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     key = project_key()
     spec = RunSpec(
         "ingest",
-        settings.semantic() | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
+        # Where the input lies does not matter; what it holds is in the fingerprints of the inputs.
+        {name: value for name, value in settings.semantic().items() if name not in ("reports", "images")}
+        | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
         inputs=_input_fingerprints(corpus, folder, names),
         # Another key gives other pseudonyms: that is another result.
         versions={"project_key": pseudonym(key, "check", "project")},

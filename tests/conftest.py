@@ -16,6 +16,8 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Pseudonyms of tests come from a fixed key, never from the user's own.
+os.environ["MEDFILIP_PROJECT_KEY"] = "key-of-the-tests"
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
@@ -48,12 +50,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for node in forbidden:
             reporter.write_line(f"skipped, but not in tests/allowed_skips.txt: {node} ({_skipped[node]})", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.fixture(autouse=True)
-def project_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pseudonyms of tests come from a fixed key, never from the user's own."""
-    monkeypatch.setenv("MEDFILIP_PROJECT_KEY", "key-of-the-tests")
 
 
 @pytest.fixture
