@@ -178,7 +178,7 @@ def _one_step(run: _Run, step: int) -> float:
         raise MedfilipError(
             ErrorCode.TRAINING_DIVERGED,
             f"The loss or its gradient is not a number at step {step + 1} of {run.steps}.",
-            fix=f"Lower learning_rate (now {settings.learning_rate:g}) or use precision fp32; the last checkpoint is good.",
+            fix=f"Lower learning_rate (now {settings.learning_rate:g}) or set precision to fp32.",
         )
     return result["loss"]
 

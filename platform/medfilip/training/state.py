@@ -39,11 +39,10 @@ def run_name(settings: TrainSettings, data: Mapping[str, object]) -> str:
 
 def state_files(model: DualEncoder, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, bytes]:
     """Return the files that `resume` reads, for `save_checkpoint(extra=…)`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
     moments: dict[str, Tensor] = {
-        f"{slot}.{names[parameter]}": value.detach().cpu().contiguous()
-        for parameter, state in optimizer.state.items()
-        for slot, value in state.items()
+        f"{slot}.{name}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
     }
     return {
         OPTIMIZER: safetensors.torch.save(moments),

@@ -89,7 +89,7 @@ def train_step(
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
         optimizer.step()
-    return {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
+    return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": rate}
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -101,7 +101,8 @@ def schedule(progress: float, warmup: float) -> float:
 
 def make_optimizer(model: DualEncoder, settings: TrainSettings) -> torch.optim.AdamW:
     """Build AdamW without decay on norms, biases, embeddings of position, and the scale of the logits."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in _trainable(model):
         (decayed if parameter.ndim >= 2 and "embeddings" not in name else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
