@@ -42,6 +42,8 @@ def print_outcome(job: str, outcome: Outcome) -> None:
             table.add_row(name.replace("_", " "), f"{count:,}")
     for code, count in manifest.rejected.items():
         table.add_row("refused", f"{count:,} × {code}", style="yellow")
+    for name, value in manifest.metrics.items():
+        table.add_row(name.replace("_", " "), f"{value:.3f}")
     for file in manifest.files:
         if "/" not in file.path:
             table.add_row("wrote", file.path)

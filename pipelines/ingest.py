@@ -28,7 +28,7 @@ from medfilip.storage.manifest import Shard
 from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
-from pipelines.images import ingest_images, list_images, plan_images, rejected_rows
+from pipelines.images import PHANTOM, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome
 from pipelines.runtime import map_parts, ray_session
 
@@ -96,6 +96,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     key=key,
                     keep_ids=settings.keep_report_ids,
                     excluded=frozenset(excluded),
+                    synthetic=_is_phantom(settings.reports),
                 )
                 reports = map_parts(ingest.staging, "reports", stage_reports, list(enumerate(corpus)))
             with ingest.stage("images"):
@@ -106,6 +107,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     limits=settings.limits,
                     store_size=settings.store_size,
                     excluded=frozenset(excluded),
+                    synthetic=_is_phantom(settings.images),
                 )
                 images = map_parts(ingest.staging, "images", stage_images, plan_images(folder, names) if folder else [])
             with ingest.stage("publish"):
@@ -115,6 +117,14 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
 
 def _outcome(ingest: Run, *, already_finished: bool = False) -> Outcome:
     return Outcome.of(ingest, f"medfilip extract reports={ingest.location}", already_finished=already_finished)
+
+
+def _is_phantom(corpus: str | None) -> bool:
+    """Whether a corpus, or the one an image folder belongs to, says that it is synthetic."""
+    if corpus is None:
+        return False
+    folder = Location.parse(corpus)
+    return any((place / "phantom.json").exists() for place in (folder, folder.parent) if place.is_dir())
 
 
 def _read_excluded(file: str | None) -> set[str]:
@@ -136,7 +146,13 @@ def _input_fingerprints(corpus: Sequence[CorpusPart], folder: Location | None, n
 
 
 def _stage_reports(
-    numbered: tuple[int, CorpusPart], *, staging: Location, key: bytes, keep_ids: bool, excluded: frozenset[str]
+    numbered: tuple[int, CorpusPart],
+    *,
+    staging: Location,
+    key: bytes,
+    keep_ids: bool,
+    excluded: frozenset[str],
+    synthetic: bool,
 ) -> dict[str, Any]:
     number, part = numbered
     rows: list[dict[str, object]] = []
@@ -152,7 +168,8 @@ def _stage_reports(
         elif excluded & {report.report_id, report.study_id, report.patient_id}:
             refuse(report.report_id, ErrorCode.EXCLUDED, "The report is on the list of excluded ids.")
         else:
-            rows.append(_report_row(report, key, keep_ids=keep_ids or report.public_ids))
+            row = _report_row(report, key, keep_ids=keep_ids or report.public_ids)
+            rows.append(row | {"source": PHANTOM} if synthetic else row)
     path = f"part-{number:05d}.parquet"
     write_shard(staging / "reports", path, REPORTS, REPORTS.from_rows(rows))
     write_shard(staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(rejected))

@@ -124,15 +124,24 @@ def map_parts(
     return [json.loads((records / name).read_bytes()) for name in names]
 
 
-def task_error(error: Any) -> BaseException:
-    """Return the error of ours that a Ray task failed with, or one without the task's arguments in its message."""
-    cause = error
-    while cause is not None:
+def task_error(error: BaseException) -> BaseException:
+    """Return the error of ours that work on the cluster failed with, or one that quotes nothing of its input."""
+    for cause in _causes(error):
         if isinstance(cause, MedfilipError):
             return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
     return MedfilipError(
         ErrorCode.INTERNAL,
-        f"A task failed on the cluster ({type(getattr(error, 'cause', error)).__name__}).",
+        f"A task failed on the cluster ({type(getattr(error, 'cause', None) or error).__name__}).",
         fix="Run with --debug to see where, and start the job again: finished parts are kept.",
     )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it wraps: Ray's task errors in ``cause``, Ray Train's in ``worker_failures``."""
+    queue = [error]
+    while queue:
+        current = queue.pop(0)
+        yield current
+        found = [getattr(current, "cause", None), current.__cause__]
+        found += list((getattr(current, "worker_failures", None) or {}).values())
+        queue += [item for item in found if isinstance(item, BaseException)]
