@@ -26,11 +26,10 @@ from medfilip.storage.shards import iter_shards
 from medfilip.training.data import load_pairs
 from medfilip.training.loop import fit
 from medfilip.training.settings import TrainSettings
+from pipelines.checkpoints import CHECKPOINT
 from pipelines.images import PHANTOM
 from pipelines.job import JobSettings, Outcome
 from pipelines.runtime import ray_session, task_error
-
-CHECKPOINT = "checkpoint"
 
 
 class PretrainSettings(JobSettings):
