@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -196,10 +196,9 @@ def _publish(
         "reports": [_index(staging / "reports" / part["path"], REPORTS, "report_id", "text") for part in reports],
         "images": [_index(staging / "images" / part["path"], IMAGES, "image_id", "pixel_hash") for part in images],
     }
-    groups = ((row[1], (row[2],)) for tables in index.values() for table in tables for row in table)
-    splits = assign_splits(key, groups, shares.model_dump())
-    stated = {row[1]: row[3] for tables in index.values() for table in tables for row in table if row[3]}
-    splits |= stated
+    rows = [row for tables in index.values() for table in tables for row in table]
+    splits = assign_splits(key, ((row.patient, (row.content,)) for row in rows), shares.model_dump())
+    splits |= {row.patient: row.split for row in rows if row.split}
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
@@ -223,34 +222,38 @@ def _publish(
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
-def _index(
-    file: Location, schema: DatasetSchema, id_column: str, content: str
-) -> list[tuple[str, str, str, str | None]]:
-    """Return (id, patient, content hash, stated split) of every row of a staged part."""
-    table = decode_shard(file.read_bytes(), file, schema, [id_column, "patient_id", content, "split"])
+class _IndexRow(NamedTuple):
+    """What the look over a staged part sees of a row: no text, no pixels."""
+
+    row_id: str
+    patient: str
+    study: str
+    content: str
+    split: str | None
+
+
+def _index(file: Location, schema: DatasetSchema, id_column: str, content: str) -> list[_IndexRow]:
+    columns = [id_column, "patient_id", "study_id", content, "split"]
+    table = decode_shard(file.read_bytes(), file, schema, columns)
     values = table[content].to_pylist()
     hashes = values if content == "pixel_hash" else [sha256_bytes(text.encode()) for text in values]
-    return list(
-        zip(
-            table[id_column].to_pylist(),
-            table["patient_id"].to_pylist(),
-            hashes,
-            table["split"].to_pylist(),
-            strict=True,
-        )
-    )
+    ids, patients, studies, splits = (table[name].to_pylist() for name in (*columns[:3], "split"))
+    return [_IndexRow(*row) for row in zip(ids, patients, studies, hashes, splits, strict=True)]
 
 
-def _duplicates(tables: list[list[tuple[str, str, str, str | None]]]) -> list[list[int]]:
-    """Return, by part, the rows whose id or (patient, content) an earlier row already has."""
+def _duplicates(tables: list[list[_IndexRow]]) -> list[list[int]]:
+    """Return, by part, the rows whose id, or content within their study, an earlier row already has.
+
+    The same words about the same patient in another study are no duplicate: a second normal radiograph.
+    """
     seen: set[object] = set()
     repeated: list[list[int]] = []
     for table in tables:
         rows: list[int] = []
-        for number, (row_id, patient, content, _) in enumerate(table):
-            if row_id in seen or (patient, content) in seen:
+        for number, row in enumerate(table):
+            if row.row_id in seen or (row.study, row.content) in seen:
                 rows.append(number)
-            seen.update((row_id, (patient, content)))
+            seen.update((row.row_id, (row.study, row.content)))
         repeated.append(rows)
     return repeated
 
@@ -261,10 +264,10 @@ def _publish_part(
     path, repeated = numbered
     file = staging / schema.name / path
     table = decode_shard(file.read_bytes(), file, schema)
-    code = ErrorCode.REPORT_DUPLICATE_ID if schema is REPORTS else ErrorCode.IMAGE_DUPLICATE
+    code = ErrorCode.REPORT_DUPLICATE if schema.name == REPORTS.name else ErrorCode.IMAGE_DUPLICATE
     refused_file = staging / f"{schema.name}_rejected" / path
     refused = decode_shard(refused_file.read_bytes(), refused_file, REJECTED)
-    message = "An earlier row has the same id, or the same content for the same patient."
+    message = "An earlier row has the same id, or the same content in the same study."
     ids = table.column(0).to_pylist()
     extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
     refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])

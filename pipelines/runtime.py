@@ -86,14 +86,23 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         ray.shutdown()
 
 
+def local_concurrency() -> int | None:
+    """Return how many workers make sense at once: the cores of a single machine, no limit on a cluster of several.
+
+    Logical CPUs outnumber a laptop's cores (Ray's stages reserve a share each); a process for each would only wait.
+    """
+    import ray
+
+    return (os.cpu_count() or 1) if len(ray.nodes()) == 1 else None
+
+
 def map_parts(
     staging: Location,
     phase: str,
     function: Callable[[PartT], dict[str, Any]],
     parts: Sequence[PartT],
     *,
-    num_cpus: float = 1,
-    max_in_flight: int = 64,
+    max_in_flight: int = 1024,
 ) -> list[dict[str, Any]]:
     """Run ``function`` once for every part on the cluster and return its records in the order of ``parts``.
 
@@ -105,13 +114,14 @@ def map_parts(
     records = staging / "records" / phase
     done = {location.name for location in records.children()}
 
-    @ray.remote(num_cpus=num_cpus, max_retries=3)
+    @ray.remote(num_cpus=1, max_retries=3)
     def work(part: PartT, record: Location) -> None:
         record.write_bytes(json.dumps(function(part)).encode())
 
     names = [f"part-{number:05d}.json" for number in range(len(parts))]
     waiting = [(part, name) for part, name in zip(parts, names, strict=True) if name not in done]
     running: list[Any] = []
+    max_in_flight = local_concurrency() or max_in_flight
     try:
         for part, name in waiting:
             if len(running) >= max_in_flight:
