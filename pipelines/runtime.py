@@ -139,6 +139,12 @@ def task_error(error: BaseException) -> BaseException:
     for cause in _causes(error):
         if isinstance(cause, MedfilipError):
             return cause
+        if isinstance(cause, OSError):
+            return MedfilipError(
+                ErrorCode.STORAGE_FAILED,
+                f"A worker could not read or write ({type(cause).__name__}, errno {cause.errno}).",
+                fix="Check that every node has space, and the rights and credentials for 'root' and the inputs.",
+            )
     return MedfilipError(
         ErrorCode.INTERNAL,
         f"A task failed on the cluster ({type(getattr(error, 'cause', None) or error).__name__}).",

@@ -76,8 +76,8 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """Start one local cluster for all tests that need Ray but do not kill it."""
+def ray_cluster(s3_bucket: str) -> Iterator[None]:
+    """Start one local cluster for all tests that need Ray but do not kill it; its workers know the S3 of the tests."""
     ray = pytest.importorskip("ray")
     ray.init(
         address="local",
@@ -97,7 +97,7 @@ def s3_bucket() -> Iterator[str]:
     pytest.importorskip("moto")
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     patch = pytest.MonkeyPatch()
