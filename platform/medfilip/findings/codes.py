@@ -18,7 +18,7 @@ NONE = -1
 CERTAINTIES: tuple[str, ...] = (Certainty.PRESENT, Certainty.ABSENT, Certainty.UNCERTAIN)
 LATERALITIES: tuple[str, ...] = (Laterality.LEFT, Laterality.RIGHT, Laterality.BILATERAL)
 
-_SIZE_AS_SEVERITY = {"tiny": "minimal", "small": "mild", "medium": "moderate", "large": "severe"}
+SIZE_AS_SEVERITY = {"tiny": "minimal", "small": "mild", "medium": "moderate", "large": "severe"}
 
 
 class FindingCode(TypedDict):
@@ -53,7 +53,7 @@ class Codebook:
         category = finding["category"]
         if category not in self.ontology.categories:
             return None
-        severity = finding.get("severity") or _SIZE_AS_SEVERITY.get(str(finding.get("size")))
+        severity = finding.get("severity") or SIZE_AS_SEVERITY.get(str(finding.get("size")))
         sites = finding.get("sites") or ()
         assert isinstance(sites, Sequence)
         return FindingCode(

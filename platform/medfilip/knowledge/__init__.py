@@ -1,1 +1,1 @@
-"""Category → visual attributes → training text and prompts."""
+"""Category → visual attributes → training texts and zero-shot prompts."""

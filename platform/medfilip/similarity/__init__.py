@@ -1,1 +1,1 @@
-"""The semantic similarity matrix: how much of text l is true of image i."""
+"""The semantic similarity matrix: soft, masked targets of image-text pairs, computed from integer codes."""

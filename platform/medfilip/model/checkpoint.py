@@ -1,0 +1,202 @@
+"""A trained model as a folder that anyone can read: no pickle, no remote code, every file covered by a hash.
+
+::
+
+    config.json  model.safetensors  tokenizer.json  versions.json  calibration.json  metrics.json  README.md
+    hashes.json   (written last: a folder without it is unfinished)
+
+Files beside these, such as the optimizer's state of a run that may be resumed, are covered by the hashes too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+
+from medfilip._version import __version__
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint, sha256_bytes
+from medfilip.model.calibration import Calibration
+from medfilip.model.config import ModelConfig
+from medfilip.model.dual_encoder import DualEncoder
+from medfilip.model.tokenizer import Tokenizer
+
+HASHES = "hashes.json"
+REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", "versions.json", "calibration.json", "metrics.json")
+_T = TypeVar("_T")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What a model's numbers depend on beside its weights."""
+
+    ontology: str
+    knowledge: str
+    synthetic: bool
+    medfilip: str = __version__
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and verified."""
+
+    model: DualEncoder
+    versions: Versions
+    calibration: Calibration
+    metrics: dict[str, Any]
+    fingerprint: str
+
+
+def save_checkpoint(
+    folder: Path,
+    model: DualEncoder,
+    versions: Versions,
+    *,
+    calibration: Calibration | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    extra: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write a checkpoint and return the model's fingerprint.
+
+    Parameters
+    ----------
+    folder
+        Is created; files of an earlier checkpoint in it are overwritten.
+    extra
+        Further files by plain name.
+    """
+    config = model.config.model_dump(mode="json")
+    weights = safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()})
+    name = fingerprint({"config": config, "weights": sha256_bytes(weights)})
+    calibration = calibration or Calibration()
+    content = {
+        "config.json": _json(config),
+        "model.safetensors": weights,
+        "tokenizer.json": model.tokenizer.to_json().encode(),
+        "versions.json": _json(versions.__dict__),
+        "calibration.json": _json(calibration.model_dump(mode="json")),
+        "metrics.json": _json(dict(metrics or {})),
+        "README.md": _card(name, model.config, versions, calibration, metrics or {}).encode(),
+        **(extra or {}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HASHES).unlink(missing_ok=True)
+    for file, data in content.items():
+        (folder / _checked_name(file)).write_bytes(data)
+    (folder / HASHES).write_bytes(_json({file: sha256_bytes(data) for file, data in sorted(content.items())}))
+    return name
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint, in eval mode and on the CPU, after every hash has been verified.
+
+    Raises
+    ------
+    MedfilipError
+        ``CHECKPOINT_INVALID``, naming the file that is missing, changed or unreadable.
+    """
+    files = read_files(folder)
+    config = _parse(folder, "config.json", lambda: ModelConfig.model_validate_json(files["config.json"]))
+    tokenizer = _parse(
+        folder, "tokenizer.json", lambda: Tokenizer.from_json(files["tokenizer.json"].decode(), config.max_tokens)
+    )
+    versions = _parse(folder, "versions.json", lambda: Versions(**json.loads(files["versions.json"])))
+    calibration = _parse(folder, "calibration.json", lambda: Calibration.model_validate_json(files["calibration.json"]))
+    metrics = _parse(folder, "metrics.json", lambda: dict(json.loads(files["metrics.json"])))
+    model = _parse(folder, "config.json", lambda: DualEncoder(config, tokenizer, pretrained=False))
+    weights = _parse(folder, "model.safetensors", lambda: safetensors.torch.load(files["model.safetensors"]))
+    _parse(folder, "model.safetensors", lambda: model.load_state_dict(weights))
+    name = fingerprint({"config": config.model_dump(mode="json"), "weights": sha256_bytes(files["model.safetensors"])})
+    return Checkpoint(model.eval(), versions, calibration, metrics, name)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Read every file that ``hashes.json`` lists, verified; nothing outside the folder is ever opened."""
+    listed = _parse(folder, HASHES, lambda: dict(json.loads((folder / HASHES).read_bytes())))
+    files: dict[str, bytes] = {}
+    for file, expected in listed.items():
+        if not _PLAIN_NAME.fullmatch(file):
+            raise _invalid(folder, HASHES, "lists a name that is no plain file name")
+        path = folder / file
+        if path.is_symlink() or not path.is_file():
+            raise _invalid(folder, file, "is missing or is a link")
+        files[file] = path.read_bytes()
+        if sha256_bytes(files[file]) != expected:
+            raise _invalid(folder, file, "does not match its hash")
+    for file in REQUIRED:
+        if file not in files:
+            raise _invalid(folder, file, "is not listed in hashes.json")
+    return files
+
+
+def _parse(folder: Path, file: str, read: Callable[[], _T]) -> _T:
+    """Run a reader of one file; whatever is wrong with the file becomes one error that names it."""
+    try:
+        return read()
+    except MedfilipError as error:
+        raise _invalid(folder, file, f"cannot be used: {error.message}") from error
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise _invalid(folder, file, "is missing or unreadable") from error
+    except Exception as error:  # the tokenizers library raises plain Exception on malformed JSON
+        if type(error) is not Exception:
+            raise
+        raise _invalid(folder, file, "is unreadable") from error
+
+
+def _checked_name(name: str) -> str:
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(f"'{name[:40]}' is no plain file name")
+    return name
+
+
+def _invalid(folder: Path, file: str, problem: str) -> MedfilipError:
+    return MedfilipError(
+        ErrorCode.CHECKPOINT_INVALID,
+        f"In the checkpoint {folder} the file {file} {problem}.",
+        fix="Copy the whole folder again from where it was trained, or use another checkpoint.",
+    )
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _card(
+    name: str, config: ModelConfig, versions: Versions, calibration: Calibration, metrics: Mapping[str, Any]
+) -> str:
+    data = (
+        "**synthetic training data**: shows that the platform works; worthless for patients"
+        if versions.synthetic
+        else "a licensed corpus; see the manifest of the training run"
+    )
+    curves = ", ".join(sorted(calibration.categories)) or "none"
+    numbers = "\n".join(f"| {key} | {value:.4g} |" for key, value in metrics.items() if isinstance(value, int | float))
+    return f"""# Zero-shot chest X-ray model {name}
+
+Research use only. Not a medical device.
+
+| | |
+|---|---|
+| training data | {data} |
+| vision | {config.vision or config.preset} at {config.image_size} px |
+| text | {config.text or config.preset}, {config.max_tokens} tokens |
+| ontology | {versions.ontology} |
+| knowledge | {versions.knowledge} |
+| medfilip | {versions.medfilip} |
+| calibrated categories | {curves} |
+
+Give frontal images through the same preprocessing as in training; ask with ontology ids or short texts. The model
+knows what its training reports spoke about; for other labels it relies on their visual attributes.
+
+| metric | value |
+|---|---|
+{numbers}
+"""

@@ -1,0 +1,33 @@
+"""What a model is made of, as one validated object that travels in every checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Preset = Literal["tiny", "small"]
+
+
+class ModelConfig(BaseModel):
+    """Architecture of a dual encoder.
+
+    Without ``vision`` and ``text`` the preset's encoders are built from scratch. With them, Hugging Face models are
+    read from a name or a local path; their resolved configurations are kept in ``vision_config`` and ``text_config``,
+    so that a checkpoint loads without the originals.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Preset = Field(default="tiny", description="encoders from scratch: tiny (a CPU, minutes) or small (a GPU)")
+    image_size: int = Field(default=96, ge=32, le=1024, description="side of the square input, in pixels")
+    embed_dim: int = Field(default=128, ge=8, le=4096, description="dimension of the joint embedding")
+    vision: str | None = Field(default=None, description="Hugging Face vision model, by name or local path")
+    text: str | None = Field(default=None, description="Hugging Face text encoder, by name or local path")
+    max_tokens: int = Field(default=64, ge=8, le=512, description="texts are cut to this many tokens")
+    vocabulary: int = Field(default=4096, ge=64, le=100_000, description="size limit of a tokenizer trained here")
+    grid: int = Field(default=4, ge=1, le=16, description="features are pooled to grid x grid cells, which keep place")
+    logit_scale: float = Field(default=10.0, gt=0, le=100, description="first value of the learnable scale")
+    logit_bias: float = Field(default=0.0, ge=-20, le=20, description="first value of the learnable bias")
+    vision_config: dict[str, Any] | None = Field(default=None, description="resolved configuration; filled in")
+    text_config: dict[str, Any] | None = Field(default=None, description="resolved configuration; filled in")

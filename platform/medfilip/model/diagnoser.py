@@ -1,0 +1,213 @@
+"""Zero-shot diagnosis: images and labels in, probabilities and raw scores out.
+
+This is the one way in which evaluation and the endpoint use a model, so both see the same prompts and calibration.
+
+Legend of tensor names: N images, S side of the input, L labels, D joint dimension, P prompts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint
+from medfilip.findings.ontology import Ontology, load_ontology
+from medfilip.knowledge.knowledge import Knowledge, load_knowledge
+from medfilip.knowledge.prompts import Prompts, prompts, read_label
+from medfilip.model.calibration import Basis, Calibration
+from medfilip.model.checkpoint import Checkpoint, Versions, load_checkpoint
+from medfilip.model.dual_encoder import DualEncoder
+
+_BATCH = 64
+_CACHED_LABELS = 4096
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelBank:
+    """Embedded labels.
+
+    Attributes
+    ----------
+    labels
+        As they were asked for.
+    categories
+        The ontology id when a label is a bare category, else ``None``: its calibration key.
+    prompts
+        What was embedded.
+    positive_LD, negative_LD
+        float32, unit length.
+    fingerprint
+        Names the label set: prompts and model.
+    """
+
+    labels: tuple[str, ...]
+    categories: tuple[str | None, ...]
+    prompts: tuple[Prompts, ...]
+    positive_LD: FloatArray
+    negative_LD: FloatArray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says about N images and L labels.
+
+    Attributes
+    ----------
+    probability_NL
+        float64 in [0, 1].
+    basis_L
+        Which calibration stands behind a label's probabilities: its category's, the overall one, or none.
+    positive_NL, negative_NL
+        float64 logits of the positive and of the negated prompts.
+    """
+
+    labels: tuple[str, ...]
+    probability_NL: NDArray[np.float64]
+    basis_L: tuple[Basis, ...]
+    positive_NL: NDArray[np.float64]
+    negative_NL: NDArray[np.float64]
+
+    @property
+    def calibrated(self) -> tuple[bool, ...]:
+        """Whether a label's probabilities come from a curve fitted for its own category."""
+        return tuple(basis == "category" for basis in self.basis_L)
+
+    @property
+    def margins(self) -> NDArray[np.float64]:
+        """Positive minus negated logit: the PNC score."""
+        return self.positive_NL - self.negative_NL
+
+
+class Diagnoser:
+    """A model with its prompts and calibration; never changes the model and keeps it in eval mode."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        *,
+        versions: Versions,
+        model_fingerprint: str,
+        calibration: Calibration | None = None,
+        ontology: Ontology | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.versions, self.fingerprint = versions, model_fingerprint
+        self.calibration = calibration or Calibration()
+        self._ontology, self._knowledge = ontology or load_ontology(), knowledge or load_knowledge()
+        self._cache: OrderedDict[Prompts, tuple[FloatArray, FloatArray]] = OrderedDict()
+        if versions.ontology != self._ontology.fingerprint:
+            raise MedfilipError(
+                ErrorCode.CHECKPOINT_INVALID,
+                f"The checkpoint was trained with ontology {versions.ontology}; this version has "
+                f"{self._ontology.fingerprint}.",
+                fix="Use the version of medfilip that trained it, or train again with this one.",
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Diagnoser:
+        """Load and verify a checkpoint folder."""
+        checkpoint: Checkpoint = load_checkpoint(Path(folder))
+        return cls(
+            checkpoint.model.to(device),
+            versions=checkpoint.versions,
+            model_fingerprint=checkpoint.fingerprint,
+            calibration=checkpoint.calibration,
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input, in pixels."""
+        return self.model.config.image_size
+
+    @property
+    def knowledge_changed(self) -> bool:
+        """Whether prompts are written from other knowledge than the training texts were."""
+        return self.versions.knowledge != self._knowledge.fingerprint
+
+    @torch.inference_mode()
+    def encode_images(self, pixels_N1SS: FloatArray) -> FloatArray:
+        """Embed preprocessed images; [N, D], float32, unit length.
+
+        Raises
+        ------
+        MedfilipError
+            ``REQUEST_INVALID`` if the array is not float [N, 1, S, S] of the model's size.
+        """
+        size = self.image_size
+        if pixels_N1SS.ndim != 4 or pixels_N1SS.shape[1:] != (1, size, size):
+            raise MedfilipError(
+                ErrorCode.REQUEST_INVALID,
+                f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
+                fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
+            )
+        parts = [
+            self.model.encode_image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device))
+            for at in range(0, len(pixels_N1SS), _BATCH)
+        ]
+        return _array(torch.cat(parts)) if parts else np.zeros((0, self.model.config.embed_dim), np.float32)
+
+    def encode_labels(self, labels: Sequence[str]) -> LabelBank:
+        """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
+        written = tuple(prompts(label, self._knowledge, self._ontology) for label in labels)
+        embedded = [self._embed(item) for item in written]
+        dimension = self.model.config.embed_dim
+        return LabelBank(
+            labels=tuple(labels),
+            categories=tuple(self._category(label) for label in labels),
+            prompts=written,
+            positive_LD=np.stack([item[0] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),
+            negative_LD=np.stack([item[1] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),
+            fingerprint=fingerprint([self.fingerprint, [[*item.positive, "", *item.negative] for item in written]]),
+        )
+
+    def score(self, image_ND: FloatArray, bank: LabelBank) -> Scores:
+        """Score every image against every label."""
+        scale, bias = float(self.model.scale()), float(self.model.bias)
+        image = image_ND.astype(np.float64)
+        positive_NL = scale * image @ bank.positive_LD.T.astype(np.float64) + bias
+        negative_NL = scale * image @ bank.negative_LD.T.astype(np.float64) + bias
+        margin_NL = positive_NL - negative_NL
+        columns = [self.calibration.apply(margin_NL[:, at], category) for at, category in enumerate(bank.categories)]
+        probability_NL = np.stack([column[0] for column in columns], axis=1) if columns else margin_NL
+        return Scores(bank.labels, probability_NL, tuple(column[1] for column in columns), positive_NL, negative_NL)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.bias.device
+
+    def _category(self, label: str) -> str | None:
+        finding = read_label(" ".join(label.split()), self._ontology)
+        if finding is None or any(value for slot, value in finding.items() if slot not in ("category", "certainty")):
+            return None
+        return str(finding["category"])
+
+    @torch.inference_mode()
+    def _embed(self, item: Prompts) -> tuple[FloatArray, FloatArray]:
+        if item not in self._cache:
+            texts_PD = self.model.encode_text([*item.positive, *item.negative])
+            split = len(item.positive)
+            self._cache[item] = _array(_ensemble(texts_PD[:split])), _array(_ensemble(texts_PD[split:]))
+            if len(self._cache) > _CACHED_LABELS:
+                self._cache.popitem(last=False)
+        return self._cache[item]
+
+
+def _ensemble(texts_PD: Tensor) -> Tensor:
+    return functional.normalize(texts_PD.mean(dim=0), dim=-1)
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return tensor.float().cpu().numpy()

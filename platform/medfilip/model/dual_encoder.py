@@ -1,0 +1,59 @@
+"""Image and text tower in one joint space, with the learnable scale and bias of their logits.
+
+Legend of tensor names: N images, H and W their sides, T texts, K tokens, D joint dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medfilip.model.config import ModelConfig
+from medfilip.model.encoders import build_text, build_vision
+from medfilip.model.tokenizer import Tokenizer
+
+_MAX_LOG_SCALE = math.log(100.0)  # as CLIP: beyond it the loss landscape becomes a staircase
+
+
+class DualEncoder(nn.Module):
+    """The model: two towers, one scale, one bias.
+
+    Attributes
+    ----------
+    config
+        The configuration with both backbones resolved: it is enough to build the model again.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, *, pretrained: bool = True) -> None:
+        super().__init__()
+        self.image, vision_config = build_vision(config, pretrained=pretrained)
+        self.text, text_config = build_text(config, tokenizer.size, pretrained=pretrained)
+        self.config = config.model_copy(update={"vision_config": vision_config, "text_config": text_config})
+        self.tokenizer = tokenizer
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
+        self.bias = nn.Parameter(torch.tensor(config.logit_bias))
+
+    def encode_image(self, pixels_N1HW: Tensor) -> Tensor:
+        """Embed grey images; [N, D] of unit length."""
+        return functional.normalize(self.image(pixels_N1HW), dim=-1)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts; [T, D] of unit length. Equal texts are computed once."""
+        distinct = list(dict.fromkeys(texts))
+        position = {text: index for index, text in enumerate(distinct)}
+        ids_TK, mask_TK = self.tokenizer.encode(distinct)
+        device = self.bias.device
+        distinct_TD = functional.normalize(self.text(ids_TK.to(device), mask_TK.to(device)), dim=-1)
+        return distinct_TD[torch.tensor([position[text] for text in texts], device=device)]
+
+    def logits(self, image_ND: Tensor, text_TD: Tensor) -> Tensor:
+        """Scaled and shifted cosines [N, T]: their sigmoid says how well a text describes an image."""
+        return self.scale() * image_ND @ text_TD.T + self.bias
+
+    def scale(self) -> Tensor:
+        """Return the scale of the logits, at most 100."""
+        return self.log_scale.clamp(max=_MAX_LOG_SCALE).exp()

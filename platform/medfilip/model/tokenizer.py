@@ -1,0 +1,97 @@
+"""Text to token ids: a word-piece tokenizer trained on the corpus, or the one that belongs to a text encoder.
+
+Either way it is stored as one ``tokenizer.json`` and read without running any code of the model's author.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+class Tokenizer:
+    """Encodes texts to padded ids; a text that is too long is cut, never an error.
+
+    Parameters
+    ----------
+    backend
+        A ``tokenizers.Tokenizer``.
+    max_tokens
+        Length limit, special tokens included.
+    """
+
+    def __init__(self, backend: Any, max_tokens: int) -> None:
+        self._backend = backend
+        self._backend.enable_truncation(max_length=max_tokens)
+        pad = next((name for name in ("[PAD]", "<pad>") if backend.token_to_id(name) is not None), None)
+        if pad is None:
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                "The tokenizer of the text encoder has no [PAD] or <pad> token.",
+                fix="Choose an encoder (BERT-like) text model.",
+            )
+        self._backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocabulary: int, max_tokens: int) -> Tokenizer:
+        """Train word pieces on texts; the same texts in the same order give the same tokenizer."""
+        backend = Backend(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - a token of text
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False)
+        backend.train_from_iterator(texts, trainer)
+        ends = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+        backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+        return cls(backend, max_tokens)
+
+    @classmethod
+    def of_pretrained(cls, name: str, max_tokens: int) -> Tokenizer:
+        """Read the tokenizer that belongs to a Hugging Face text encoder."""
+        from transformers import AutoTokenizer
+
+        try:
+            loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            return cls(loaded.backend_tokenizer, max_tokens)
+        except (OSError, ValueError, AttributeError) as error:
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"There is no fast tokenizer for the text encoder '{name}'.",
+                fix="Give the name or local path of a text encoder that ships a tokenizer.json.",
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str, max_tokens: int) -> Tokenizer:
+        """Read the content of a ``tokenizer.json``."""
+        return cls(Backend.from_str(text), max_tokens)
+
+    def to_json(self) -> str:
+        """Return the content of a ``tokenizer.json``."""
+        return str(self._backend.to_str())
+
+    @property
+    def size(self) -> int:
+        """Number of known tokens."""
+        return int(self._backend.get_vocab_size())
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode texts.
+
+        Returns
+        -------
+        ids_TK, mask_TK
+            int64; K is the length of the longest text, at most ``max_tokens``; the mask is 0 on padding.
+        """
+        encoded = self._backend.encode_batch(list(texts))
+        ids_TK = torch.tensor([item.ids for item in encoded], dtype=torch.int64)
+        mask_TK = torch.tensor([item.attention_mask for item in encoded], dtype=torch.int64)
+        return ids_TK, mask_TK

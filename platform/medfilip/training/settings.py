@@ -1,0 +1,47 @@
+"""Everything that decides a training run, as one validated object."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medfilip.model.config import ModelConfig
+from medfilip.similarity.tables import SimilarityWeights
+
+Objective = Literal["soft_sigmoid", "soft_infonce", "infonce"]
+
+
+class AugmentSettings(BaseModel):
+    """Changes of an image that leave its findings as they are; there is no flip, which would swap left and right."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(default=True, description="augment training images")
+    shift: float = Field(default=0.05, ge=0, le=0.3, description="largest shift, as a fraction of the side")
+    scale: float = Field(default=0.08, ge=0, le=0.3, description="largest relative change of size")
+    rotation: float = Field(default=6.0, ge=0, le=30, description="largest rotation, in degrees")
+    gamma: float = Field(default=0.2, ge=0, le=1, description="largest change of the logarithm of gamma")
+    noise: float = Field(default=0.02, ge=0, le=0.5, description="noise, as a fraction of the grey range")
+
+
+class TrainSettings(BaseModel):
+    """Settings of ``pretrain``; the defaults learn a small corpus from scratch in minutes on a CPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelConfig = ModelConfig()
+    objective: Objective = Field(default="soft_sigmoid", description="soft_sigmoid, soft_infonce or infonce (baseline)")
+    similarity: SimilarityWeights = SimilarityWeights()
+    augment: AugmentSettings = AugmentSettings()
+    epochs: int = Field(default=40, ge=1, le=10_000, description="passes over the training pairs")
+    global_batch: int = Field(default=32, ge=2, le=65_536, description="images per step over all processes together")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    warmup: float = Field(default=0.1, ge=0, le=0.9, description="share of the steps with a rising learning rate")
+    weight_decay: float = Field(default=0.05, ge=0, le=1, description="not applied to norms, biases and the scale")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    max_texts: int = Field(default=12, ge=1, le=200, description="texts drawn for one image in one step")
+    seed: int = Field(default=0, ge=0, description="decides weights, order, texts and augmentation")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 for GPUs and recent CPUs")
+    report_steps: int = Field(default=0, ge=0, description="steps between reports and checkpoints; 0: every epoch")
+    image_cache_mb: int = Field(default=512, ge=1, description="decoded images kept in memory by each process, in MB")
