@@ -1,7 +1,7 @@
 """The Ray Serve application: ``serve run serve.app:build checkpoint=FOLDER``, or ``serve deploy serve/config.yaml``.
 
 gateway (HTTP, keys, limits) → decoder (files to pixels) → encoder (pixels to scores, in batches). The classes here
-only place the services and carry calls; what they compute is in ``serve.service`` and ``serve.gateway``.
+only place services and carry calls; what these compute is in ``serve.decoding``, ``serve.encoding``, ``serve.gateway``.
 """
 
 # No `from __future__ import annotations`: Serve reads the annotations of builders as classes.
@@ -23,9 +23,10 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import validate_settings
 from medfilip.model.config import ModelConfig
 from serve.checkpoints import find_checkpoint
+from serve.decoding import DecoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, accepted_hashes
-from serve.service import Decoded, DecoderService, EncoderService, FloatArray, Refused, Scored
+from serve.messages import Decoded, FloatArray, Refused, Scored
 from serve.settings import PoolSettings, ServeSettings
 from serve.web import http_app
 
@@ -55,6 +56,8 @@ class Encoder:
     """A replica that holds the model; one thread computes, so batches and label sets never compete for the cores."""
 
     def __init__(self, settings: dict[str, Any], checkpoint: str) -> None:
+        from serve.encoding import EncoderService  # brings torch, which gateways and decoders do without
+
         given = ServeSettings.model_validate(settings).encoder
         self._service = EncoderService(Path(checkpoint), device=given.device)
         self._thread = ThreadPoolExecutor(max_workers=1)

@@ -6,11 +6,10 @@ import os
 from pathlib import Path, PurePosixPath
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.model.checkpoint import HASHES
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 
-_FILES = frozenset({"model.safetensors", "config.json"})
+_FILES = frozenset({"model.safetensors", "config.json", "hashes.json"})
 
 
 def find_checkpoint(place: str) -> Path:
@@ -34,7 +33,7 @@ def find_checkpoint(place: str) -> Path:
             fix="Copy the checkpoint folder to this machine, or to a disk that all machines of the cluster share.",
         )
     folder = Path(location.path)
-    if all((folder / name).is_file() for name in (HASHES, *_FILES)):
+    if all((folder / name).is_file() for name in _FILES):
         return folder
     if (folder / MANIFEST_NAME).is_file():
         found = _of_run(folder, read_manifest(location))

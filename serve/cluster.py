@@ -17,8 +17,10 @@ LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def local_ray(settings: LocalRaySettings) -> Iterator[None]:
+def local_ray(settings: LocalRaySettings) -> Iterator[bool]:
     """Use the Ray of this process, or start one that listens on this machine only and ends with the context.
+
+    Yields whether it was started here.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def local_ray(settings: LocalRaySettings) -> Iterator[None]:
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
-        yield
+        yield False
         return
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(settings.num_cpus))
     try:
@@ -59,6 +61,6 @@ def local_ray(settings: LocalRaySettings) -> Iterator[None]:
             fix="Free some memory, and try again; --debug shows where it failed.",
         ) from error
     try:
-        yield
+        yield True
     finally:
         ray.shutdown()

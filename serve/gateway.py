@@ -16,8 +16,8 @@ from medfilip.answers import (
     ModelFacts,
 )
 from medfilip.core.errors import ErrorCode, MedfilipError
+from serve.messages import Decoded, FloatArray, Refused, Scored
 from serve.request import DiagnoseRequest
-from serve.service import Decoded, FloatArray, Refused, Scored
 from serve.settings import ServeSettings
 
 _READY_S = 5.0

@@ -72,7 +72,7 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
     )
     shown = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
     endpoint = Endpoint(f"http://{shown}:{settings.port}", key)
-    with local_ray(settings.ray), _serving(settings):
+    with local_ray(settings.ray) as ours, _serving(settings, own_ray=ours):
         _wait_until_ready(endpoint)
         yield endpoint
 
@@ -102,7 +102,7 @@ def serve_until_interrupted(
 
 
 @contextmanager
-def _serving(settings: ServeSettings) -> Iterator[None]:
+def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
     from ray import serve as rayserve
 
     from serve.app import LOGGING, build
@@ -130,7 +130,10 @@ def _serving(settings: ServeSettings) -> Iterator[None]:
             ) from error
         yield
     finally:
-        rayserve.shutdown()
+        if own_ray:
+            rayserve.delete(APPLICATION)  # ends requests; the rest ends with Ray, faster and without a word
+        else:
+            rayserve.shutdown()
 
 
 def _wait_until_ready(endpoint: Endpoint) -> None:

@@ -23,8 +23,8 @@ from medfilip.answers import INTENDED_USE, Diagnosis, ErrorAnswer, ErrorBody, He
 from medfilip.core.errors import ErrorCode, MedfilipError
 from serve.gateway import Gateway
 from serve.keys import KeyRing
+from serve.messages import unexpected
 from serve.request import FORM_TYPE, RAW_TYPES, DiagnoseRequest, read_request
-from serve.service import unexpected
 from serve.settings import ServeSettings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -34,6 +34,7 @@ _STATUS = {
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.UPLOAD_TIMEOUT: 408,
+    ErrorCode.LENGTH_REQUIRED: 411,
     ErrorCode.REQUEST_TOO_LARGE: 413,
     ErrorCode.IMAGE_TOO_LARGE: 413,
     ErrorCode.MEDIA_TYPE_UNSUPPORTED: 415,
@@ -45,6 +46,7 @@ _HEADERS_OF = {
     ErrorCode.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
     ErrorCode.OVERLOADED: {"Retry-After": "2"},
     # The rest of the body is not read, so the connection cannot be used again.
+    ErrorCode.LENGTH_REQUIRED: {"Connection": "close"},
     ErrorCode.REQUEST_TOO_LARGE: {"Connection": "close"},
     ErrorCode.UPLOAD_TIMEOUT: {"Connection": "close"},
 }
@@ -105,7 +107,7 @@ def http_app(gateway: Gateway, keys: KeyRing, settings: ServeSettings, *, behind
 
 def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (408, 413, 415, 422, 500, 504)
+        status: {"model": ErrorAnswer} for status in (408, 411, 413, 415, 422, 500, 504)
     }
 
     @app.post("/v1/diagnose", openapi_extra=_DIAGNOSE_BODY, responses=refusals)

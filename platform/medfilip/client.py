@@ -20,6 +20,7 @@ _BY_STATUS = {
     403: ErrorCode.FORBIDDEN,
     404: ErrorCode.NOT_FOUND,
     408: ErrorCode.REQUEST_TIMEOUT,
+    411: ErrorCode.LENGTH_REQUIRED,
     413: ErrorCode.REQUEST_TOO_LARGE,
     429: ErrorCode.OVERLOADED,
     502: ErrorCode.ENDPOINT_UNREACHABLE,

@@ -63,6 +63,7 @@ class ErrorCode(StrEnum):
     # endpoint
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
+    LENGTH_REQUIRED = "length_required"
     REQUEST_TOO_LARGE = "request_too_large"
     REQUEST_INVALID = "request_invalid"
     MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"

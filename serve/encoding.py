@@ -1,136 +1,23 @@
-"""What the decoders and encoders compute, as plain classes: Ray only places them (``serve.app``).
-
-They return refusals as values. An exception that leaves a replica is logged by Ray with its message and fails a whole
-batch; a refusal is one request's answer.
-"""
+"""What an encoder computes, as a plain class: Ray only places it (``serve.app``)."""
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medfilip._version import __version__
-from medfilip.answers import LICENSED, SYNTHETIC, DiagnosedFinding, ImageFacts, LabelFacts, ModelCard
-from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.answers import LICENSED, SYNTHETIC, DiagnosedFinding, LabelFacts, ModelCard
+from medfilip.core.errors import ErrorCode
 from medfilip.findings.ontology import load_ontology
-from medfilip.imaging.isolation import IsolatedDecoder
-from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.preprocess import to_model, to_store
-from medfilip.imaging.reader import read_image
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.checkpoint import load_checkpoint
 from medfilip.model.diagnoser import Diagnoser, LabelBank
+from serve.messages import FloatArray, Refused, Scored, refusing
 
-FloatArray = NDArray[np.float32]
-_T = TypeVar("_T")
 _CACHED_BANKS = 64
-_logger = logging.getLogger("medfilip.serve")
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A failure on its way back to the gateway."""
-
-    code: ErrorCode
-    message: str
-    fix: str
-
-    def error(self) -> MedfilipError:
-        """Return it as an exception."""
-        return MedfilipError(self.code, self.message, fix=self.fix)
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """An image as the model takes it.
-
-    Attributes
-    ----------
-    pixels
-        float32 [1, S, S].
-    facts
-        What may be told about the file.
-    """
-
-    pixels: FloatArray = field(repr=False)
-    facts: ImageFacts
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What the model says about one image."""
-
-    findings: tuple[DiagnosedFinding, ...]
-    label_set: str
-
-
-def refusing(work: Callable[[], _T]) -> _T | Refused:
-    """Run ``work``; whatever it raises becomes a refusal that quotes nothing of the input."""
-    try:
-        return work()
-    except MedfilipError as error:
-        return Refused(error.code, error.message, error.fix)
-    except Exception as error:
-        return unexpected(error)
-
-
-def unexpected(error: BaseException) -> Refused:
-    """Log where an unforeseen exception came from, without its message, and return what the user is told."""
-    places = traceback.extract_tb(error.__traceback__)
-    where = f"{Path(places[-1].filename).name}:{places[-1].lineno}" if places else "unknown place"
-    _logger.error("unexpected %s at %s", type(error).__name__, where)
-    return Refused(
-        ErrorCode.INTERNAL,
-        f"The request failed inside the endpoint ({type(error).__name__}).",
-        "Try again; if it fails again, give the operator the request_id.",
-    )
-
-
-class DecoderService:
-    """Files from outside → model input. One image at a time; compressed pixels are decoded in a killable process.
-
-    Parameters
-    ----------
-    limits
-        Bounds on a file.
-    store_size
-        Long side of stored images in ingestion: training saw images that had been shrunk to it.
-    image_size
-        Side of the model's input.
-    """
-
-    def __init__(self, limits: ImageLimits, *, store_size: int, image_size: int) -> None:
-        self._limits, self._store_size, self._image_size = limits, store_size, image_size
-        self._decoder = IsolatedDecoder(limits)
-
-    def decode(self, data: bytes) -> Decoded | Refused:
-        """Decode one DICOM, PNG or JPEG file."""
-        return refusing(lambda: self._decode(data))
-
-    def close(self) -> None:
-        """End the decoding process."""
-        self._decoder.close()
-
-    def _decode(self, data: bytes) -> Decoded:
-        image = read_image(data, self._limits, self._decoder)
-        facts = ImageFacts(
-            view=image.view,
-            rows=image.pixels.shape[0],
-            columns=image.pixels.shape[1],
-            bits=image.bits_stored,
-            photometric=image.photometric,
-            inverted=image.photometric == "MONOCHROME1",
-            transfer_syntax=image.transfer_syntax,
-        )
-        return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), facts)
 
 
 class EncoderService:
