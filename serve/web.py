@@ -45,10 +45,6 @@ _STATUS = {
 _HEADERS_OF = {
     ErrorCode.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
     ErrorCode.OVERLOADED: {"Retry-After": "2"},
-    # The rest of the body is not read, so the connection cannot be used again.
-    ErrorCode.LENGTH_REQUIRED: {"Connection": "close"},
-    ErrorCode.REQUEST_TOO_LARGE: {"Connection": "close"},
-    ErrorCode.UPLOAD_TIMEOUT: {"Connection": "close"},
 }
 _SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -167,7 +163,13 @@ class _Guard:
         given = headers.get("x-request-id")
         name = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = name
-        started = False
+        started, unread = False, _has_body(headers)
+
+        async def receive_watched() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
 
         async def send_guarded(message: Message) -> None:
             nonlocal started
@@ -175,6 +177,9 @@ class _Guard:
                 started = True
                 added = MutableHeaders(scope=message)
                 added.update({**_SECURITY_HEADERS, **({"X-Request-ID": name} if self._names_requests else {})})
+                if unread:
+                    # Otherwise the server would read and throw away a refused body to its end, however long it is.
+                    added["Connection"] = "close"
             await send(message)
 
         try:
@@ -186,7 +191,7 @@ class _Guard:
                 )
             if scope["path"].startswith("/v1/"):
                 self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, receive_watched, send_guarded)
         except ClientDisconnect:
             return  # nobody is left to answer
         except MedfilipError as error:
@@ -195,6 +200,10 @@ class _Guard:
             refused = unexpected(error)
             if not started:
                 await _error_response(refused.error(), name)(scope, receive, send_guarded)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _error_response(error: MedfilipError, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
