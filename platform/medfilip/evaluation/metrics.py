@@ -125,8 +125,9 @@ def interval(statistic: Callable[[Ints], float | None], images: int, samples: Se
 def _counts_by_value(truth_N: Ints, score_N: Floats) -> tuple[Floats, Floats]:
     """Count positives and negatives at each distinct score."""
     distinct_V, position_N = np.unique(score_N, return_inverse=True)
-    positive_V = np.bincount(position_N, weights=truth_N, minlength=len(distinct_V))
-    return positive_V, np.bincount(position_N, minlength=len(distinct_V)) - positive_V
+    total_V = np.bincount(position_N, minlength=len(distinct_V)).astype(np.float64)
+    positive_V = np.bincount(position_N, weights=truth_N, minlength=len(distinct_V)).astype(np.float64)
+    return positive_V, total_V - positive_V
 
 
 def _has_both(truth_N: Ints) -> bool:

@@ -25,7 +25,7 @@ class ModelConfig(BaseModel):
     vision: str | None = Field(default=None, description="Hugging Face vision model, by name or local path")
     text: str | None = Field(default=None, description="Hugging Face text encoder, by name or local path")
     max_tokens: int = Field(default=64, ge=8, le=512, description="texts are cut to this many tokens")
-    vocabulary: int = Field(default=4096, ge=64, le=100_000, description="size limit of a tokenizer trained here")
+    vocabulary: int = Field(default=4096, ge=256, le=100_000, description="size limit of a tokenizer trained here")
     grid: int = Field(default=4, ge=1, le=16, description="features are pooled to grid x grid cells, which keep place")
     logit_scale: float = Field(default=10.0, gt=0, le=100, description="first value of the learnable scale")
     logit_bias: float = Field(default=0.0, ge=-20, le=20, description="first value of the learnable bias")

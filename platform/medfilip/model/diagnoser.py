@@ -175,7 +175,7 @@ class Diagnoser:
 
     def score(self, image_ND: FloatArray, bank: LabelBank) -> Scores:
         """Score every image against every label."""
-        scale, bias = float(self.model.scale()), float(self.model.bias)
+        scale, bias = self.model.scale().item(), self.model.bias.item()
         image = image_ND.astype(np.float64)
         positive_NL = scale * image @ bank.positive_LD.T.astype(np.float64) + bias
         negative_NL = scale * image @ bank.negative_LD.T.astype(np.float64) + bias

@@ -1,16 +1,21 @@
-"""Text to token ids: a word-piece tokenizer trained on the corpus, or the one that belongs to a text encoder.
+"""Text to token ids: word pieces counted from the corpus, or the tokenizer that belongs to a text encoder.
 
-Either way it is stored as one ``tokenizer.json`` and read without running any code of the model's author.
+The vocabulary is counted here instead of by the library's trainer, whose ties fall differently in every run: two
+equal runs would number their tokens differently. Frequent words become one token each, which small encoders learn
+fastest from; a word that is not among them is spelled letter by letter. Either way it is stored as one
+``tokenizer.json`` and read without running any code of the model's author.
 """
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -43,13 +48,16 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary: int, max_tokens: int) -> Tokenizer:
-        """Train word pieces on texts; the same texts in the same order give the same tokenizer."""
-        backend = Backend(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - a token of text
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        """Count word pieces in texts; the same texts give the same tokenizer, whatever their order."""
+        normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        letters = sorted({letter for word in words for letter in word} | set(string.ascii_lowercase + string.digits))
+        frequent = sorted(words, key=lambda word: (-words[word], word))
+        pieces = dict.fromkeys([*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *frequent])
+        numbers = {piece: number for number, piece in enumerate(list(pieces)[:vocabulary])}
+        backend = Backend(models.WordPiece(vocab=numbers, unk_token="[UNK]"))  # noqa: S106 - a token of text
+        backend.normalizer, backend.pre_tokenizer = normalizer, splitter
         backend.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False)
-        backend.train_from_iterator(texts, trainer)
         ends = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
         backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
         return cls(backend, max_tokens)

@@ -185,7 +185,7 @@ def _one_step(run: _Run, step: int) -> float:
 
 def _metrics(run: _Run, step: int, losses: list[float]) -> dict[str, float]:
     steps = steps_per_epoch(len(run.data.train), run.settings.global_batch)
-    metrics = {"step": float(step), "epoch": step / steps, "logit_scale": float(run.model.scale())}
+    metrics = {"step": float(step), "epoch": step / steps, "logit_scale": run.model.scale().item()}
     if losses:
         metrics["loss"] = sum(losses) / len(losses)
     if run.world.rank == 0 and len(run.data.validation):

@@ -1,0 +1,182 @@
+"""Batches: repeatable, faithful to the pairs, read from published runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+
+from medfilip import ErrorCode, MedfilipError
+from medfilip.storage.location import Location
+from medfilip.storage.manifest import DatasetEntry, Manifest
+from medfilip.storage.schemas import DATASETS
+from medfilip.storage.shards import write_shard
+from medfilip.training.data import PairSet, load_pairs, vocabulary_texts
+from medfilip.training.images import ShardedImages
+from tests.unit.training.synthetic import (
+    CODEBOOK,
+    KNOWLEDGE,
+    ONTOLOGY,
+    SIZE,
+    Pictures,
+    pair_rows,
+    settings,
+    studies,
+    train_data,
+)
+
+SETTINGS = settings()
+
+
+def loader(size):
+    return lambda data: np.frombuffer(data, np.float32).reshape(1, size, size)
+
+
+def publish(folder, datasets, **versions):
+    """Publish datasets as a run, each in two shards where it has two rows."""
+    run = Location.parse(folder)
+    entries = {}
+    for name, rows in datasets.items():
+        schema, shards = DATASETS[name], []
+        for number, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+            shards.append(write_shard(run, f"{name}/{number}.parquet", schema, schema.from_rows(part)))
+        entries[name] = DatasetEntry(schema_version=schema.version, rows=len(rows), shards=tuple(shards))
+    now = datetime.now(UTC)
+    manifest = Manifest(
+        job="test", run_id="r", config_fingerprint="c", code_version="v", config={}, datasets=entries,
+        versions=versions, started_at=now, finished_at=now,
+    ).with_fingerprint()  # fmt: skip
+    (run / "manifest.json").write_bytes(manifest.model_dump_json().encode())
+    return run, manifest
+
+
+@pytest.fixture
+def published(tmp_path):
+    pixels, reports, _ = studies(8)
+    rows, texts = pair_rows(reports)
+    for number, row in enumerate(rows):
+        row["image_shard"], row["image_row"] = divmod(number, 4)
+        row["split"] = "validation" if number == 7 else "train"
+    text_rows = [{"text_id": key, "text": text, "category": "x", "certainty": "present"} for key, text in texts.items()]
+    images = [{"image_id": f"i{i}", "pixels": image.tobytes(), "split": "train"} for i, image in enumerate(pixels)]
+    publish(tmp_path / "pairs", {"pairs": rows, "texts": text_rows}, ontology=ONTOLOGY.fingerprint)
+    publish(tmp_path / "images", {"images": images})
+    return tmp_path, pixels
+
+
+def load(folder, **options):
+    return load_pairs(
+        str(folder / "pairs"), str(folder / "images"), SETTINGS, ontology=ONTOLOGY, knowledge=KNOWLEDGE,
+        synthetic=True, loader=loader, **options,
+    )  # fmt: skip
+
+
+def test_pairs_texts_and_images_of_published_runs_come_together(published):
+    folder, pixels = published
+    data = load(folder)
+    assert (len(data.train), len(data.validation)) == (7, 1)
+    np.testing.assert_array_equal(data.train.pixels([6, 0]).numpy(), pixels[[6, 0]])
+    np.testing.assert_array_equal(data.validation.pixels([0]).numpy(), pixels[[7]])
+
+
+def test_pairs_of_another_ontology_are_refused(published):
+    folder, _ = published
+    publish(folder / "pairs", {"pairs": [], "texts": []}, ontology="0123")
+    with pytest.raises(MedfilipError, match="ontology 0123") as caught:
+        load(folder)
+    assert caught.value.code == ErrorCode.SCHEMA_VERSION_MISMATCH
+
+
+def test_no_training_pairs_is_said(published):
+    folder, _ = published
+    publish(folder / "pairs", {"pairs": [], "texts": []}, ontology=ONTOLOGY.fingerprint)
+    with pytest.raises(MedfilipError) as caught:
+        load(folder)
+    assert caught.value.code == ErrorCode.NO_TRAINING_PAIRS
+
+
+def test_texts_of_another_run_are_refused():
+    rows, texts = pair_rows(studies(3)[1])
+    texts.popitem()
+    with pytest.raises(MedfilipError, match="1 text ids"):
+        PairSet(rows, texts, Pictures([]), CODEBOOK)
+
+
+def test_a_batch_depends_on_rows_and_epoch_not_on_its_neighbours():
+    pairs = train_data().train
+    whole = pairs.batch([3, 5, 9], epoch=2, settings=SETTINGS)
+    part = pairs.batch([5], epoch=2, settings=SETTINGS)
+    assert torch.equal(whole.pixels_N1SS[1:2], part.pixels_N1SS)
+    owners = whole.owner_F[whole.text_finding_T]
+    assert [text for text, owner in zip(whole.texts, owners.tolist(), strict=True) if owner == 1] == part.texts
+    other = pairs.batch([5], epoch=3, settings=SETTINGS)
+    assert not torch.equal(other.pixels_N1SS, part.pixels_N1SS)
+
+
+def test_every_text_tells_the_finding_it_is_said_to():
+    pairs = train_data().train
+    batch = pairs.batch(range(10), epoch=0, settings=SETTINGS)
+    for text, finding in zip(batch.texts, batch.text_finding_T.tolist(), strict=True):
+        label = ONTOLOGY.label(CODEBOOK.categories[batch.findings.category_T[finding]])
+        assert label in text
+        assert text.startswith("no ") == (batch.findings.certainty_T[finding] == 1)
+    assert len(batch.findings) == sum(len(row["findings"]) for row in pairs.rows[:10])
+
+
+def test_variants_are_all_drawn_over_the_epochs_and_limited_in_number():
+    pairs = train_data().train
+    texts = Counter(text for epoch in range(60) for text in pairs.batch([0], epoch=epoch, settings=SETTINGS).texts)
+    ids = {i for item in pairs.rows[0]["findings"] for i in item["text_ids"]}
+    assert len(texts) == len(ids)
+    assert len(pairs.batch([0], epoch=0, settings=settings(max_texts=1)).texts) == 1
+
+
+def test_validation_images_are_not_augmented():
+    pairs = train_data().train
+    batch = pairs.batch([1, 2], epoch=0, settings=SETTINGS, training=False)
+    assert torch.equal(batch.pixels_N1SS, pairs.pixels([1, 2]))
+
+
+def test_the_vocabulary_covers_every_category_and_the_corpus():
+    data = train_data()
+    texts = set(vocabulary_texts(data))
+    assert set(data.train.all_texts()) <= texts
+    assert {f"no {ONTOLOGY.label(name)}" for name in ONTOLOGY.categories} <= texts
+
+
+def test_the_image_cache_is_bounded_and_gives_the_same_pixels(tmp_path):
+    pixels, _, _ = studies(6)
+    images = [{"image_id": f"i{i}", "pixels": np.tile(image, 16).tobytes()} for i, image in enumerate(pixels)]
+    run, manifest = publish(tmp_path, {"images": images})
+    decoded = []
+
+    def decode(data):
+        decoded.append(1)
+        return np.tile(np.frombuffer(data, np.float32).reshape(1, SIZE, SIZE * 16), (1, 16, 1))
+
+    source = ShardedImages(run, manifest, decode, cache_mb=2)  # one image takes 1 MB
+    for row in (0, 1, 0, 1):
+        np.testing.assert_array_equal(source.get(0, row)[0, :SIZE, :SIZE], pixels[row, 0])
+    assert len(decoded) == 2
+    source.get(1, 0)
+    source.get(0, 0)
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize(("shard", "row"), [(2, 0), (0, 3), (-1, 0)])
+def test_a_pair_that_points_nowhere_is_named(tmp_path, shard, row):
+    run, manifest = publish(tmp_path, {"images": [{"image_id": str(i), "pixels": b""} for i in range(6)]})
+    with pytest.raises(MedfilipError, match="A pair points to") as caught:
+        ShardedImages(run, manifest, lambda data: np.zeros((1, 2, 2))).get(shard, row)
+    assert caught.value.code == ErrorCode.SCHEMA_MISMATCH
+
+
+def test_a_changed_shard_is_refused(tmp_path):
+    run, manifest = publish(tmp_path, {"images": [{"image_id": str(i), "pixels": b"x"} for i in range(2)]})
+    (run / "images/0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MedfilipError) as caught:
+        ShardedImages(run, manifest, lambda data: np.zeros((1, 2, 2))).get(0, 0)
+    assert caught.value.code == ErrorCode.SHARD_CORRUPT
