@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from typer.core import TyperCommand
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
 from pipelines.job import JOBS, Job
+
+if TYPE_CHECKING:
+    from medfilip.core.settings import Settings
 
 app = typer.Typer(
     name="medfilip",
@@ -46,9 +49,15 @@ class JobCommand(TyperCommand):
         from pipelines.console import settings_table
 
         super().format_help(ctx, formatter)
-        job = JOBS.get(self.name or "")
-        if job is not None:
-            Console().print(settings_table(job.load().SETTINGS, self.name or ""))
+        Console().print(settings_table(_settings_of(self.name or ""), self.name or ""))
+
+
+def _settings_of(command: str) -> type[Settings]:
+    if command in JOBS:
+        return JOBS[command].load().SETTINGS
+    from serve.settings import ServeSettings
+
+    return ServeSettings
 
 
 def _job_command(job: Job) -> Callable[..., None]:

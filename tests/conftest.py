@@ -76,6 +76,48 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small untrained model with a fixed seed, two calibrated categories, and synthetic by its card."""
+    import torch
+
+    from medfilip.findings.ontology import load_ontology
+    from medfilip.knowledge.knowledge import load_knowledge
+    from medfilip.model.calibration import Calibration, Platt
+    from medfilip.model.checkpoint import Versions, save_checkpoint
+    from medfilip.model.config import ModelConfig
+    from medfilip.model.dual_encoder import DualEncoder
+    from medfilip.model.tokenizer import Tokenizer
+
+    texts = ["left pleural effusion", "no pleural effusion", "nodule in the upper lobe", "cardiomegaly", "mass"]
+    config = ModelConfig(image_size=32, embed_dim=16, max_tokens=16, vocabulary=256)
+    tokenizer = Tokenizer.train(texts, vocabulary=config.vocabulary, max_tokens=config.max_tokens)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(
+        folder,
+        DualEncoder(config, tokenizer),
+        Versions(load_ontology().fingerprint, load_knowledge().fingerprint, synthetic=True),
+        calibration=Calibration(
+            categories={
+                "pleural_effusion": Platt(slope=1.5, intercept=0.2, positives=20, negatives=30),
+                "nodule": Platt(slope=0.7, intercept=-0.4, positives=12, negatives=40),
+            }
+        ),
+        metrics={"validation_loss": 1.25},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_dicom() -> bytes:
+    """Return the DICOM file of one synthetic study."""
+    from medfilip.phantom.corpus import dicom_bytes
+    from medfilip.phantom.study import make_study
+
+    return dicom_bytes(make_study(3, 0))
+
+
+@pytest.fixture(scope="session")
 def ray_cluster(s3_bucket: str) -> Iterator[None]:
     """Start one local cluster for all tests that need Ray but do not kill it; its workers know the S3 of the tests."""
     ray = pytest.importorskip("ray")

@@ -62,13 +62,18 @@ class ErrorCode(StrEnum):
     TRAINING_DIVERGED = "training_diverged"
     # endpoint
     UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    LENGTH_REQUIRED = "length_required"
     REQUEST_TOO_LARGE = "request_too_large"
     REQUEST_INVALID = "request_invalid"
     MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     OVERLOADED = "overloaded"
+    UPLOAD_TIMEOUT = "upload_timeout"
     REQUEST_TIMEOUT = "request_timeout"
+    PORT_TAKEN = "port_taken"
+    ENDPOINT_UNREACHABLE = "endpoint_unreachable"
     # cluster
     CLUSTER_UNREACHABLE = "cluster_unreachable"
     JOB_FAILED = "job_failed"

@@ -78,10 +78,16 @@ def load_settings(
     _merge(merged, _from_environment(job, os.environ if environment is None else environment))
     for override in overrides:
         _merge(merged, _parse_override(override))
+    return validate_settings(model, merged)
+
+
+def validate_settings(model: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Build settings from values that are already there, with the errors of `load_settings`."""
     try:
-        return model.model_validate(merged)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, model) from error
+        # not chained: pydantic's message repeats the values given, and one of them may be a secret in the wrong place
+        raise _explain(error, model) from None
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -102,6 +108,8 @@ def to_yaml(settings: Settings) -> str:
 
 
 def _one_line(value: Any) -> str:
+    if isinstance(value, tuple | set | frozenset):
+        value = sorted(value) if not isinstance(value, tuple) else list(value)
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip() if value != "" else "''"
 
 

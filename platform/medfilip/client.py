@@ -1,0 +1,150 @@
+"""A typed client of the endpoint, for Python programs that hold an image and want a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from medfilip.answers import Answer, Diagnosis, ErrorAnswer, Health, Labels, ModelCard
+from medfilip.core.errors import ErrorCode, MedfilipError
+
+_AnswerT = TypeVar("_AnswerT", bound=Answer)
+# What a proxy in between may answer in its own words.
+_BY_STATUS = {
+    401: ErrorCode.UNAUTHENTICATED,
+    403: ErrorCode.FORBIDDEN,
+    404: ErrorCode.NOT_FOUND,
+    408: ErrorCode.REQUEST_TIMEOUT,
+    411: ErrorCode.LENGTH_REQUIRED,
+    413: ErrorCode.REQUEST_TOO_LARGE,
+    429: ErrorCode.OVERLOADED,
+    502: ErrorCode.ENDPOINT_UNREACHABLE,
+    503: ErrorCode.OVERLOADED,
+    504: ErrorCode.REQUEST_TIMEOUT,
+}
+
+
+class Client:
+    """Talks to one endpoint; use it as a context manager, or close it.
+
+    Parameters
+    ----------
+    url
+        For example ``http://127.0.0.1:8000``.
+    api_key
+        The key that ``medfilip serve`` printed or an administrator gave; ``None`` where anonymous use is allowed.
+    timeout_s
+        Longest wait for an answer.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 90.0) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # No redirects: an answer that sends an image elsewhere is not followed.
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, follow_redirects=False)
+        self._url = url
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def diagnose(self, image: Path | str | bytes, labels: Sequence[str] | None = None) -> Diagnosis:
+        """Ask for a zero-shot diagnosis.
+
+        Parameters
+        ----------
+        image
+            Path of a DICOM, PNG or JPEG file, or its bytes.
+        labels
+            Ontology ids, their names, or short texts; ``None`` for the categories the model was trained on.
+
+        Raises
+        ------
+        MedfilipError
+            With the code the endpoint gave; ``ENDPOINT_UNREACHABLE`` or ``REQUEST_TIMEOUT`` if none came.
+        """
+        # Labels travel in the body: addresses end up in the logs of proxies.
+        answer = self._send(
+            "POST",
+            "/v1/diagnose",
+            files={"file": ("image", _bytes(image), "application/octet-stream")},
+            data={"labels": list(labels or ())},
+        )
+        return _parse(answer, Diagnosis)
+
+    def model(self) -> ModelCard:
+        """Return what is known about the model."""
+        return _parse(self._send("GET", "/v1/model"), ModelCard)
+
+    def labels(self) -> Labels:
+        """Return the categories that can be asked for by id."""
+        return _parse(self._send("GET", "/v1/labels"), Labels)
+
+    def health(self) -> Health:
+        """Return whether the endpoint is ready to diagnose; an error says why not."""
+        return _parse(self._send("GET", "/readyz"), Health)
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **content)
+        except httpx.TimeoutException as error:
+            raise MedfilipError(
+                ErrorCode.REQUEST_TIMEOUT,
+                f"The endpoint at {self._url} did not answer in time ({type(error).__name__}).",
+                fix="Try again later, or raise timeout_s.",
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise MedfilipError(
+                ErrorCode.ENDPOINT_UNREACHABLE,
+                f"The endpoint at {self._url} cannot be reached ({type(error).__name__}).",
+                fix="Check the address, and that 'medfilip serve' is running.",
+            ) from error
+        if answer.status_code != httpx.codes.OK:
+            raise _error(answer)
+        return answer
+
+
+def _bytes(image: Path | str | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).expanduser().read_bytes()
+    except OSError as error:
+        raise MedfilipError(
+            ErrorCode.INPUT_NOT_FOUND, "The image file cannot be read.", fix="Check its path and permissions."
+        ) from error
+
+
+def _parse(answer: httpx.Response, model: type[_AnswerT]) -> _AnswerT:
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise MedfilipError(
+            ErrorCode.INTERNAL,
+            f"The answer of the endpoint is no {model.__name__} ({error.error_count()} fields do not fit).",
+            fix="Use a client of the same version as the endpoint.",
+        ) from None
+
+
+def _error(answer: httpx.Response) -> MedfilipError:
+    try:
+        body = ErrorAnswer.model_validate_json(answer.content).error
+        return MedfilipError(ErrorCode(body.code), body.message, fix=body.fix)
+    except ValueError:  # also pydantic's; a proxy's own page, or a code that this version does not know
+        return MedfilipError(
+            _BY_STATUS.get(answer.status_code, ErrorCode.INTERNAL),
+            f"The endpoint answered with status {answer.status_code}.",
+            fix="Try again later; if it stays, look at the endpoint's log.",
+        )

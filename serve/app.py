@@ -1,0 +1,215 @@
+"""The Ray Serve application: ``serve run serve.app:build checkpoint=FOLDER``, or ``serve deploy serve/config.yaml``.
+
+gateway (HTTP, keys, limits) → decoder (files to pixels) → encoder (pixels to scores, in batches). The classes here
+only place services and carry calls; what these compute is in ``serve.decoding``, ``serve.encoding``, ``serve.gateway``.
+"""
+
+# No `from __future__ import annotations`: Serve reads the annotations of builders as classes.
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from fastapi import FastAPI
+from ray import serve as rayserve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+
+from medfilip.answers import LabelFacts, ModelCard
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.settings import validate_settings
+from medfilip.model.config import ModelConfig
+from serve.checkpoints import find_checkpoint
+from serve.decoding import DecoderService
+from serve.gateway import Gateway
+from serve.keys import KeyRing, accepted_hashes
+from serve.messages import Decoded, FloatArray, Refused, Scored
+from serve.settings import PoolSettings, ServeSettings
+from serve.web import http_app
+
+LOGGING = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
+"""Of every deployment, the controller and the proxies: addresses of requests may hold labels, so none is logged."""
+
+_T = TypeVar("_T")
+
+
+class Decoder:
+    """A replica that decodes one image at a time; others wait in it."""
+
+    def __init__(self, settings: dict[str, Any], image_size: int) -> None:
+        given = ServeSettings.model_validate(settings)
+        self._service = DecoderService(given.limits, store_size=given.store_size, image_size=image_size)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    async def decode(self, data: bytes) -> Decoded | Refused:
+        """Decode one file."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.decode, data)
+
+    def __del__(self) -> None:
+        self._service.close()
+
+
+class Encoder:
+    """A replica that holds the model; one thread computes, so batches and label sets never compete for the cores."""
+
+    def __init__(self, settings: dict[str, Any], checkpoint: str) -> None:
+        from serve.encoding import EncoderService  # brings torch, which gateways and decoders do without
+
+        given = ServeSettings.model_validate(settings).encoder
+        self._service = EncoderService(Path(checkpoint), device=given.device)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._embed.set_max_batch_size(given.max_batch_size)
+        self._embed.set_batch_wait_timeout_s(given.batch_wait_s)
+        self._batches: dict[int, int] = {}
+
+    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
+        """Score one image [1, S, S]; its embedding is computed together with those of other requests."""
+        embedding: FloatArray | Refused = await self._embed(pixels)
+        if isinstance(embedding, Refused):
+            return embedding
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.score, embedding, labels)
+
+    async def card(self) -> ModelCard:
+        """Describe the model."""
+        return self._service.card()
+
+    async def labels(self) -> tuple[LabelFacts, ...]:
+        """Describe the categories."""
+        return self._service.labels()
+
+    async def batches(self) -> dict[int, int]:
+        """Return how many batches of each size this replica has computed."""
+        return dict(self._batches)
+
+    @rayserve.batch(max_batch_size=16, batch_wait_timeout_s=0.01, max_concurrent_batches=1)
+    async def _embed(self, images: list[FloatArray]) -> list[FloatArray | Refused]:
+        self._batches[len(images)] = self._batches.get(len(images), 0) + 1
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.embed, images)
+
+
+class HttpGateway:
+    """A replica that speaks HTTP."""
+
+    def __init__(self, settings: dict[str, Any], key_hashes: tuple[str, ...], decoder: Any, encoder: Any) -> None:
+        self._settings, self._keys = ServeSettings.model_validate(settings), KeyRing(key_hashes)
+        self._gateway = Gateway(RayBackend(decoder, encoder), self._settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application; Serve asks for it once, when the replica has been constructed."""
+        return http_app(self._gateway, self._keys, self._settings, behind_proxy=True)
+
+
+class RayBackend:
+    """Carries the gateway's calls to the replicas; what Ray raises on the way becomes an error of ours.
+
+    Parameters
+    ----------
+    decoder, encoder
+        Handles of the deployments.
+    """
+
+    def __init__(self, decoder: Any, encoder: Any) -> None:
+        self._decoder, self._encoder = decoder, encoder
+
+    async def decode(self, data: bytes) -> Decoded | Refused:
+        """Decode a file on a free decoder."""
+        return await _carried(lambda: self._decoder.decode.remote(data))
+
+    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
+        """Score an image on an encoder."""
+        return await _carried(lambda: self._encoder.score.remote(pixels, labels))
+
+    async def card(self) -> ModelCard:
+        """Ask an encoder about its model."""
+        return await _carried(self._encoder.card.remote)
+
+    async def labels(self) -> tuple[LabelFacts, ...]:
+        """Ask an encoder about the categories."""
+        return await _carried(self._encoder.labels.remote)
+
+
+async def _carried(call: Callable[[], Awaitable[_T]]) -> _T:
+    try:
+        return await call()
+    except BackPressureError:
+        raise MedfilipError(
+            ErrorCode.OVERLOADED,
+            "More requests wait than max_queued_requests allows.",
+            fix="Send the request again after the seconds in Retry-After.",
+        ) from None
+    except (DeploymentUnavailableError, RayServeException, ray.exceptions.RayError) as error:
+        # Ray's text may hold a replica's traceback; only its kind is told.
+        raise MedfilipError(
+            ErrorCode.OVERLOADED,
+            f"A part of the endpoint is not available ({type(error).__name__}).",
+            fix="Send the request again after the seconds in Retry-After.",
+        ) from None
+
+
+def build(args: dict[str, Any]) -> Any:
+    """Build the application from settings, for ``serve run`` and ``serve deploy``.
+
+    Parameters
+    ----------
+    args
+        Values of `ServeSettings`. API keys come from the environment in which this runs.
+
+    Returns
+    -------
+    ray.serve.Application
+        The graph, with only the hashes of the keys in it.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID``, ``CONFIG_UNKNOWN_KEY``, ``SECRET_MISSING``, ``INPUT_NOT_FOUND`` or ``CHECKPOINT_INVALID``.
+    """
+    settings = validate_settings(ServeSettings, args)
+    hashes = accepted_hashes(settings.api_key_hashes, allow_anonymous=settings.allow_anonymous)
+    checkpoint = find_checkpoint(settings.checkpoint)
+    values = settings.model_dump(mode="json", exclude={"api_key_hashes"})
+    encoder_resources = {"num_gpus": settings.encoder.num_gpus} if settings.encoder.num_gpus else {}
+    decoder = _deploy("decoder", Decoder, settings, settings.decoder).bind(values, _image_size(checkpoint))
+    encoder = _deploy("encoder", Encoder, settings, settings.encoder, encoder_resources).bind(values, str(checkpoint))
+    gateway = _deploy("gateway", rayserve.ingress()(HttpGateway), settings, settings.gateway)
+    return gateway.bind(values, hashes, decoder, encoder)
+
+
+def _deploy(
+    name: str, cls: type, settings: ServeSettings, pool: PoolSettings, resources: dict[str, float] | None = None
+) -> Any:
+    return rayserve.deployment(
+        cls,
+        name=name,
+        ray_actor_options={"num_cpus": pool.num_cpus, **(resources or {})},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=pool.min_replicas,
+            max_replicas=pool.max_replicas,
+            target_ongoing_requests=pool.target_ongoing_requests,
+            upscale_delay_s=10,
+            downscale_delay_s=300,
+        ),
+        max_ongoing_requests=pool.max_ongoing_requests,
+        max_queued_requests=pool.max_queued_requests,
+        # A replica that is replaced ends its requests first: none of them can take longer than this.
+        graceful_shutdown_timeout_s=settings.request_timeout_s + 5,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=10,
+        health_check_timeout_s=60,
+        max_constructor_retry_count=3,
+        logging_config=LOGGING,
+    )
+
+
+def _image_size(checkpoint: Path) -> int:
+    try:
+        return ModelConfig.model_validate_json((checkpoint / "config.json").read_bytes()).image_size
+    except (OSError, ValueError) as error:
+        raise MedfilipError(
+            ErrorCode.CHECKPOINT_INVALID,
+            f"In the checkpoint {checkpoint} the file config.json is missing or unreadable.",
+            fix="Copy the whole folder again from where it was trained.",
+        ) from error

@@ -1,0 +1,49 @@
+"""What a decoder computes, as a plain class: Ray only places it (``serve.app``)."""
+
+from __future__ import annotations
+
+from medfilip.answers import ImageFacts
+from medfilip.imaging.isolation import IsolatedDecoder
+from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.preprocess import to_model, to_store
+from medfilip.imaging.reader import read_image
+from serve.messages import Decoded, Refused, refusing
+
+
+class DecoderService:
+    """Files from outside → model input. One image at a time; compressed pixels are decoded in a killable process.
+
+    Parameters
+    ----------
+    limits
+        Bounds on a file.
+    store_size
+        Long side of stored images in ingestion: training saw images that had been shrunk to it.
+    image_size
+        Side of the model's input.
+    """
+
+    def __init__(self, limits: ImageLimits, *, store_size: int, image_size: int) -> None:
+        self._limits, self._store_size, self._image_size = limits, store_size, image_size
+        self._decoder = IsolatedDecoder(limits)
+
+    def decode(self, data: bytes) -> Decoded | Refused:
+        """Decode one DICOM, PNG or JPEG file."""
+        return refusing(lambda: self._decode(data))
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoder.close()
+
+    def _decode(self, data: bytes) -> Decoded:
+        image = read_image(data, self._limits, self._decoder)
+        facts = ImageFacts(
+            view=image.view,
+            rows=image.pixels.shape[0],
+            columns=image.pixels.shape[1],
+            bits=image.bits_stored,
+            photometric=image.photometric,
+            inverted=image.photometric == "MONOCHROME1",
+            transfer_syntax=image.transfer_syntax,
+        )
+        return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), facts)

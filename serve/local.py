@@ -1,0 +1,189 @@
+"""The endpoint on one machine: for ``medfilip serve``, the demo, notebooks and tests."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medfilip.client import Client
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.settings import load_settings, to_yaml
+from serve.checkpoints import find_checkpoint
+from serve.cluster import LOOPBACK, local_ray
+from serve.keys import configured_hashes, hash_key, new_key
+from serve.settings import ServeSettings
+
+APPLICATION = "medfilip"
+_START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running endpoint.
+
+    Attributes
+    ----------
+    url
+        For example ``http://127.0.0.1:8000``.
+    api_key
+        The key made for this run; ``None`` if keys are configured or anonymous use is allowed.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@contextmanager
+def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = None) -> Iterator[Endpoint]:
+    """Serve a checkpoint for the duration of the context, and stop cleanly.
+
+    Uses the Ray of this process if there is one, and starts one otherwise. Without configured keys one is made.
+
+    Parameters
+    ----------
+    checkpoint
+        Folder of a checkpoint, or of the run or demo that made it.
+    settings
+        Everything else; by default a free port of this machine.
+
+    Raises
+    ------
+    MedfilipError
+        ``INPUT_NOT_FOUND``, ``CHECKPOINT_INVALID``, ``PORT_TAKEN``, ``CLUSTER_UNREACHABLE`` and what settings raise.
+    """
+    folder = find_checkpoint(str(checkpoint))
+    settings = settings or ServeSettings(checkpoint=str(folder), port=0)
+    key = _key_to_make(settings)
+    made = (hash_key(key),) if key else ()
+    settings = settings.model_copy(
+        update={
+            "checkpoint": str(folder),
+            "port": _free_port(settings.host, settings.port),
+            "api_key_hashes": (*settings.api_key_hashes, *made),
+        }
+    )
+    shown = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    endpoint = Endpoint(f"http://{shown}:{settings.port}", key)
+    with local_ray(settings.ray) as ours, _serving(settings, own_ray=ours):
+        _wait_until_ready(endpoint)
+        yield endpoint
+
+
+def serve_until_interrupted(
+    checkpoint: str, overrides: Sequence[str] = (), *, config: Path | None = None, print_config: bool = False
+) -> None:
+    """Serve a checkpoint on this machine until Ctrl-C or SIGTERM, after printing how to call it."""
+    settings = load_settings(
+        ServeSettings, "serve", file=config, overrides=[f"checkpoint={json.dumps(checkpoint)}", *overrides]
+    )
+    if print_config:
+        sys.stdout.write(to_yaml(settings))
+        return
+    stop = threading.Event()
+    # Until the endpoint is up, Ctrl-C and SIGTERM interrupt the start; from then on they end the wait.
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with running_endpoint(checkpoint, settings) as endpoint:
+            _announce(endpoint, settings)
+            handlers = [signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)]
+            stop.wait()
+            sys.stdout.write("Stopping.\n")
+            signal.signal(signal.SIGINT, handlers[0])
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@contextmanager
+def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
+    from ray import serve as rayserve
+
+    from serve.app import LOGGING, build
+
+    application = build(settings.model_dump(mode="json"))
+    try:
+        rayserve.start(
+            proxy_location="HeadOnly",
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                # Beyond the gateway's own limits, which answer in the shape of every other error.
+                "request_timeout_s": settings.request_timeout_s + settings.upload_timeout_s + 5,
+                "keep_alive_timeout_s": settings.keep_alive_timeout_s,
+            },
+            logging_config=LOGGING,
+        )
+        try:
+            rayserve.run(application, name=APPLICATION, route_prefix="/", logging_config=LOGGING)
+        except RuntimeError as error:
+            raise MedfilipError(
+                ErrorCode.CHECKPOINT_INVALID,
+                "The endpoint does not start; the checkpoint is damaged or there are too few CPUs.",
+                fix="Raise ray.num_cpus, or read the log of the replicas in /tmp/ray/session_latest/logs/serve.",
+            ) from error
+        yield
+    finally:
+        if own_ray:
+            rayserve.delete(APPLICATION)  # ends requests; the rest ends with Ray, faster and without a word
+        else:
+            rayserve.shutdown()
+
+
+def _wait_until_ready(endpoint: Endpoint) -> None:
+    """Return when the endpoint answers at its address: the proxy learns its routes a moment after the start."""
+    deadline = time.monotonic() + _START_S
+    with Client(endpoint.url, timeout_s=10) as client:
+        while True:
+            try:
+                client.health()
+            except MedfilipError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+
+def _key_to_make(settings: ServeSettings) -> str | None:
+    if settings.allow_anonymous or settings.api_key_hashes or configured_hashes():
+        return None
+    return new_key()
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0, after binding it once: Ray would fail later and less clearly."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise MedfilipError(
+                ErrorCode.PORT_TAKEN,
+                f"The endpoint cannot listen on port {port} of {host} ({error.strerror}).",
+                fix="Stop what listens there, or choose another with port=8001 (port=0 takes a free one).",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _announce(endpoint: Endpoint, settings: ServeSettings) -> None:
+    if endpoint.api_key:
+        print_key = f"API key, made for this run and shown only here: {endpoint.api_key}\n"
+        header = f"-H 'Authorization: Bearer {endpoint.api_key}' "
+    else:
+        print_key = "Everybody may use it: allow_anonymous is true.\n" if settings.allow_anonymous else ""
+        header = "" if settings.allow_anonymous else "-H 'Authorization: Bearer YOUR_KEY' "
+    sys.stdout.write(
+        f"Serving {settings.checkpoint} at {endpoint.url} (research use only).\n{print_key}Try:\n"
+        f"  curl {header}-F file=@IMAGE.dcm -F 'labels=left pleural effusion' -F labels=cardiomegaly "
+        f"{endpoint.url}/v1/diagnose\n"
+        "Ctrl-C stops it.\n"
+    )
+    sys.stdout.flush()

@@ -1,0 +1,153 @@
+"""The HTTP application: forms of a request, the shape of every error, headers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+
+from medfilip.answers import Diagnosis, ErrorAnswer, Labels, ModelCard
+from medfilip.core.errors import ErrorCode
+from medfilip.imaging.dicom import read_dicom
+from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.preprocess import png_encode
+
+LABELS = ["pleural_effusion", "Left  pleural effusion", "something nobody wrote down"]
+Make = Callable[..., TestClient]
+
+
+def error_of(answer: object, status: int, code: ErrorCode) -> str:
+    assert answer.status_code == status, answer.text  # type: ignore[attr-defined]
+    body = ErrorAnswer.model_validate_json(answer.content).error  # type: ignore[attr-defined]
+    assert body.code == code and body.message.endswith(".") and body.fix.endswith(".")
+    assert body.request_id == answer.headers["x-request-id"]  # type: ignore[attr-defined]
+    return body.message
+
+
+def test_form_and_raw_body_give_the_same_answer(client: TestClient, phantom_dicom: bytes) -> None:
+    form = client.post("/v1/diagnose", files={"file": ("x.dcm", phantom_dicom)}, data={"labels": LABELS})
+    raw = client.post(
+        "/v1/diagnose", content=phantom_dicom, params={"labels": LABELS}, headers={"Content-Type": "application/dicom"}
+    )
+    first, second = (Diagnosis.model_validate_json(answer.content) for answer in (form, raw))
+    assert first.findings == second.findings and first.request_id != second.request_id
+    assert [finding.label for finding in first.findings] == [" ".join(label.split()) for label in LABELS]
+    assert [finding.category for finding in first.findings] == ["pleural_effusion", None, None]
+    assert [finding.calibrated for finding in first.findings] == [True, False, False]
+    assert first.image.model_dump() == {
+        "view": "frontal", "rows": 512, "columns": 512, "bits": 12, "photometric": "MONOCHROME2", "inverted": False,
+        "transfer_syntax": "1.2.840.10008.1.2.1",
+    }  # fmt: skip
+    assert first.intended_use == "research use only" and first.model.training_data == "synthetic training data"
+    assert {warning.code for warning in first.warnings} == {"synthetic_training_data", "uncalibrated"}
+
+
+def test_default_labels_are_the_calibrated_categories(client: TestClient, phantom_dicom: bytes) -> None:
+    answer = client.post("/v1/diagnose", content=phantom_dicom, headers={"Content-Type": "application/octet-stream"})
+    asked = {finding["label"] for finding in answer.json()["findings"]}
+    listed = Labels.model_validate_json(client.get("/v1/labels").content)
+    assert asked == {"pleural_effusion", "nodule"} == {label.id for label in listed.labels if label.default}
+    assert len(listed.labels) > 30 and listed.max_labels == 64
+
+
+def test_png_has_no_view_and_says_so(client: TestClient, phantom_dicom: bytes) -> None:
+    png = png_encode(read_dicom(phantom_dicom, ImageLimits()).pixels)
+    answer = client.post("/v1/diagnose", content=png, headers={"Content-Type": "image/png"}).json()
+    assert answer["image"]["transfer_syntax"] == "image/png" and answer["image"]["bits"] == 16
+    assert "view_not_frontal" in {warning["code"] for warning in answer["warnings"]}
+
+
+def test_the_card_says_what_the_model_is(client: TestClient) -> None:
+    card = ModelCard.model_validate_json(client.get("/v1/model").content)
+    assert card.training_data == "synthetic training data" and card.metrics == {"validation_loss": 1.25}
+    assert card.calibrated_categories == ("nodule", "pleural_effusion") and not card.knowledge_changed
+
+
+@pytest.mark.parametrize("path", ["/v1/diagnose", "/v1/model", "/v1/labels", "/v1/nothing"])
+def test_everything_below_v1_needs_a_key(client: TestClient, path: str) -> None:
+    error_of(client.get(path, headers={"Authorization": ""}), 401, ErrorCode.UNAUTHENTICATED)
+    error_of(client.get(path, headers={"Authorization": "Bearer wrong"}), 403, ErrorCode.FORBIDDEN)
+
+
+def test_health_and_openapi_need_none(client: TestClient) -> None:
+    assert client.get("/healthz", headers={"Authorization": ""}).json() == {"status": "alive"}
+    assert client.get("/readyz", headers={"Authorization": ""}).json() == {"status": "ready"}
+    paths = client.get("/openapi.json", headers={"Authorization": ""}).json()["paths"]
+    assert set(paths) == {"/v1/diagnose", "/v1/model", "/v1/labels", "/healthz", "/readyz"}
+    assert "multipart/form-data" in paths["/v1/diagnose"]["post"]["requestBody"]["content"]
+    error_of(client.get("/docs"), 404, ErrorCode.NOT_FOUND)
+    error_of(client.get("/v1/diagnose"), 405, ErrorCode.METHOD_NOT_ALLOWED)
+
+
+def test_unfit_requests_get_their_code(client_of: Make, phantom_dicom: bytes) -> None:
+    client = client_of(max_body_bytes=100_000)
+    dicom = {"Content-Type": "application/dicom"}
+
+    def post(**content: object) -> object:
+        return client.post("/v1/diagnose", **content)
+
+    error_of(post(json={"a": 1}), 415, ErrorCode.MEDIA_TYPE_UNSUPPORTED)
+    error_of(post(content=b"x"), 415, ErrorCode.MEDIA_TYPE_UNSUPPORTED)
+    error_of(post(content=b"x", headers={**dicom, "Content-Encoding": "gzip"}), 415, ErrorCode.MEDIA_TYPE_UNSUPPORTED)
+    error_of(post(content=phantom_dicom, headers=dicom), 413, ErrorCode.REQUEST_TOO_LARGE)
+    error_of(post(content=iter([b"x"]), headers=dicom), 411, ErrorCode.LENGTH_REQUIRED)
+    error_of(post(content=b"", headers=dicom), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(content=b"x", params={"label": "mass"}, headers=dicom), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(content=b"PATIENT^NAME", headers=dicom), 422, ErrorCode.IMAGE_UNSUPPORTED)
+    error_of(post(files={"image": b"x"}), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(data={"labels": ["mass"]}, files={"labels": b"x"}), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(files=[("file", b"x"), ("file", b"y")]), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(files={"file": b"x"}, data={"labels": ["x" * 900]}), 422, ErrorCode.REQUEST_INVALID)
+    form = {"Content-Type": "multipart/form-data; boundary=q"}
+    error_of(post(content=b"--q\r\nbroken", headers=form), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(content=b"x", headers={"Content-Type": "multipart/form-data"}), 422, ErrorCode.REQUEST_INVALID)
+
+
+def test_errors_quote_nothing_of_the_request(client: TestClient, phantom_dicom: bytes) -> None:
+    canary = "CANARY-7c1f"
+    requests = [
+        {"files": {"file": b"x"}, "data": {"labels": [canary * 30]}},
+        {"files": {canary: b"x"}, "data": {canary: canary}},
+        {"files": {"file": (canary, canary.encode())}},
+        {"content": canary.encode(), "headers": {"Content-Type": canary}},
+        {"content": b"x", "params": {canary: canary}, "headers": {"Content-Type": "image/png"}},
+        {"content": b"x", "headers": {"Content-Type": "image/png", "X-Request-ID": f"{canary}/!"}},
+    ]
+    for request in requests:
+        answer = client.post("/v1/diagnose", **request)
+        assert 400 <= answer.status_code < 500
+        assert canary not in answer.text and canary not in str(answer.headers)
+
+
+def test_requests_keep_their_name_and_answers_are_guarded(client: TestClient) -> None:
+    answer = client.get("/v1/model", headers={"X-Request-ID": "worklist-17"})
+    assert answer.headers["x-request-id"] == "worklist-17"
+    assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
+    assert client.get("/nothing").headers["x-frame-options"] == "DENY"
+
+
+def test_a_full_gateway_says_when_to_come_back(client_of: Make, phantom_dicom: bytes, settings: object) -> None:
+    gateway = settings.gateway.model_copy(update={"max_admitted": 0})  # type: ignore[attr-defined]
+    answer = client_of(gateway=gateway).post("/v1/diagnose", files={"file": phantom_dicom})
+    error_of(answer, 503, ErrorCode.OVERLOADED)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_slow_and_failing_parts_are_told_without_their_words(
+    client_of: Make, backend: object, phantom_dicom: bytes
+) -> None:
+    class Hanging(type(backend)):  # type: ignore[misc]
+        async def decode(self, data: bytes) -> object:
+            await asyncio.sleep(60)
+
+    class Failing(type(backend)):  # type: ignore[misc]
+        async def decode(self, data: bytes) -> object:
+            raise RuntimeError("PATIENT^NAME")
+
+    parts = backend.decoder, backend.encoder  # type: ignore[attr-defined]
+    slow = client_of(Hanging(*parts), request_timeout_s=0.05).post("/v1/diagnose", files={"file": phantom_dicom})
+    error_of(slow, 504, ErrorCode.REQUEST_TIMEOUT)
+    failing = client_of(Failing(*parts)).post("/v1/diagnose", files={"file": phantom_dicom})
+    assert "RuntimeError" in error_of(failing, 500, ErrorCode.INTERNAL) and "PATIENT" not in failing.text
