@@ -7,6 +7,7 @@ again, it finds its finished runs and only asks the endpoint anew.
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,11 +75,14 @@ class Demo:
 
 def run_demo(root: Path) -> None:
     """Walk the whole way and sum up on one screen."""
+    # What engines and Ray's core say on their way up is for their developers; errors come back as errors.
+    for name, level in (("VLLM_LOGGING_LEVEL", "ERROR"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
+        os.environ.setdefault(name, level)
     demo = Demo(root.absolute(), Console(highlight=False))
     demo.console.print(f"The whole way on {STUDIES} synthetic studies; everything is written below {demo.root}.\n")
     with ray_session(RaySettings()):
         corpus, evaluated, trained, ingested = _prepare_and_train(demo)
-        answers = _serve(demo, corpus, trained, ingested)
+    answers = _serve(demo, corpus, trained, ingested)
     _sum_up(demo, evaluated, answers)
 
 

@@ -26,7 +26,14 @@ _ENVIRONMENT = {
 }
 
 # What they say at INFO and WARNING is for Ray's developers; a job prints what its user needs.
-_CHATTY_LOGGERS = ("ray.data", "ray._private.authentication", "ray._private.worker", "ray.train", "ray.serve")
+_CHATTY_LOGGERS = (
+    "ray.data",
+    "ray._private.authentication",
+    "ray._private.worker",
+    "ray.train",
+    "ray.serve",
+    "ray.llm",
+)
 
 
 class RaySettings(Settings):
