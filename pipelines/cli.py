@@ -108,7 +108,19 @@ def serve(
     )
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command()
+def export(
+    findings: Annotated[str, typer.Argument(help="Run of an extract job.")],
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    debug: Debug = False,
+) -> None:
+    """Write a run's resolved findings as one Parquet file of predictions, as scorers of Open-I read them."""
+    from pipelines.export import export_predictions
+
+    guarded(lambda: export_predictions(findings, out), debug=debug)
+
+
+@app.command()
 def submit(
     job: Annotated[str, typer.Argument(help=f"One of: {', '.join(JOBS)}.")],
     overrides: Annotated[

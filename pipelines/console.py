@@ -42,14 +42,17 @@ def print_outcome(job: str, outcome: Outcome) -> None:
             table.add_row(name.replace("_", " "), f"{count:,}")
     for code, count in manifest.rejected.items():
         table.add_row("refused", f"{count:,} × {code}", style="yellow")
+    for name, value in manifest.metrics.items():
+        table.add_row(name.replace("_", " "), f"{value:.3f}")
     for file in manifest.files:
         if "/" not in file.path:
             table.add_row("wrote", file.path)
     seconds = "  ".join(f"{name} {value:.1f} s" for name, value in manifest.seconds.items())
     table.add_row("time", seconds or "–")
-    table.add_row("run", outcome.location)
     state = "had already finished; nothing to do (--new-run starts another)" if outcome.already_finished else "finished"
     console = Console(highlight=False)
     console.print(Panel(table, title=f"{job} {state}", title_align="left", expand=False))
+    # Outside the frame, unbroken: it is copied into the next command.
+    console.print(f"run:  {escape(outcome.location)}", soft_wrap=True)
     for step in outcome.next_steps:
         console.print(f"next: [cyan]{escape(step)}[/]", soft_wrap=True)

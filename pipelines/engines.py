@@ -20,12 +20,12 @@ from medfilip.extraction.engine import extract_table
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.storage.location import Location
 from medfilip.storage.schemas import SENTENCE_FINDINGS
-from pipelines.runtime import task_error
+from pipelines.runtime import local_concurrency, task_error
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-_MIN_BLOCKS = 8
+_MIN_BLOCKS, _MIN_ROWS = 8, 64
 
 
 @lru_cache(maxsize=1)
@@ -41,7 +41,9 @@ def extract_with_lexicon(sentences: pa.Table) -> pa.Table:
 
 def lexicon_plan(dataset: Dataset) -> Dataset:
     """Return the rule engine's plan."""
-    return dataset.map_batches(extract_with_lexicon, batch_format="pyarrow", num_cpus=1)
+    return dataset.map_batches(
+        extract_with_lexicon, batch_format="pyarrow", num_cpus=1, concurrency=local_concurrency()
+    )
 
 
 def run_plan(
@@ -63,7 +65,7 @@ def run_plan(
         with _checkpointed(staging / "checkpoint"):
             dataset = ray.data.read_parquet(source.path, filesystem=source.filesystem)
             # A block is the grain of resuming and of parallel work; Ray's own default is one block for 128 MB.
-            rows = max(1, min(rows_per_block, -(-pending.num_rows // _MIN_BLOCKS)))
+            rows = min(rows_per_block, max(_MIN_ROWS, -(-pending.num_rows // _MIN_BLOCKS)))
             dataset = plan(dataset.repartition(target_num_rows_per_block=rows))
             dataset.write_parquet(target.path, filesystem=target.filesystem)
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:

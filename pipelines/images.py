@@ -18,6 +18,8 @@ from medfilip.storage.schemas import IMAGES, REJECTED
 from medfilip.storage.shards import write_shard
 
 FILES_PER_PART = 64
+PHANTOM = "phantom"
+"""Source of synthetic rows: what is trained on them says so wherever it answers."""
 _SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 
 
@@ -63,7 +65,8 @@ def ingest_images(
     key: bytes,
     limits: ImageLimits,
     store_size: int,
-    excluded: frozenset[str] = frozenset(),
+    excluded: frozenset[str],
+    synthetic: bool,
 ) -> dict[str, Any]:
     """Read the files of a part and stage ``images`` rows without a split; one bad file costs one row."""
     rows: list[dict[str, object]] = []
@@ -76,7 +79,8 @@ def ingest_images(
                 image = read_image(data, limits, decoder)
                 if excluded & {image.patient_id, image.study_uid}:
                     raise MedfilipError(ErrorCode.EXCLUDED, "The image is on the list of excluded ids.")
-                rows.append(_row(image, image_id, key, store_size))
+                row = _row(image, image_id, key, store_size)
+                rows.append(row | {"source": PHANTOM} if synthetic else row)
             except MedfilipError as error:
                 rejected.append({"id": image_id, "stage": "ingest", "code": error.code, "message": error.message})
     path = f"part-{part.number:05d}.parquet"

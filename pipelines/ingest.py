@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +28,7 @@ from medfilip.storage.manifest import Shard
 from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
-from pipelines.images import ingest_images, list_images, plan_images, rejected_rows
+from pipelines.images import PHANTOM, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome
 from pipelines.runtime import map_parts, ray_session
 
@@ -78,7 +78,9 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     key = project_key()
     spec = RunSpec(
         "ingest",
-        settings.semantic() | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
+        # Where the input lies does not matter; what it holds is in the fingerprints of the inputs.
+        {name: value for name, value in settings.semantic().items() if name not in ("reports", "images")}
+        | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
         inputs=_input_fingerprints(corpus, folder, names),
         # Another key gives other pseudonyms: that is another result.
         versions={"project_key": pseudonym(key, "check", "project")},
@@ -94,6 +96,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     key=key,
                     keep_ids=settings.keep_report_ids,
                     excluded=frozenset(excluded),
+                    synthetic=_is_phantom(settings.reports),
                 )
                 reports = map_parts(ingest.staging, "reports", stage_reports, list(enumerate(corpus)))
             with ingest.stage("images"):
@@ -104,6 +107,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     limits=settings.limits,
                     store_size=settings.store_size,
                     excluded=frozenset(excluded),
+                    synthetic=_is_phantom(settings.images),
                 )
                 images = map_parts(ingest.staging, "images", stage_images, plan_images(folder, names) if folder else [])
             with ingest.stage("publish"):
@@ -113,6 +117,14 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
 
 def _outcome(ingest: Run, *, already_finished: bool = False) -> Outcome:
     return Outcome.of(ingest, f"medfilip extract reports={ingest.location}", already_finished=already_finished)
+
+
+def _is_phantom(corpus: str | None) -> bool:
+    """Whether a corpus, or the one an image folder belongs to, says that it is synthetic."""
+    if corpus is None:
+        return False
+    folder = Location.parse(corpus)
+    return any((place / "phantom.json").exists() for place in (folder, folder.parent) if place.is_dir())
 
 
 def _read_excluded(file: str | None) -> set[str]:
@@ -134,7 +146,13 @@ def _input_fingerprints(corpus: Sequence[CorpusPart], folder: Location | None, n
 
 
 def _stage_reports(
-    numbered: tuple[int, CorpusPart], *, staging: Location, key: bytes, keep_ids: bool, excluded: frozenset[str]
+    numbered: tuple[int, CorpusPart],
+    *,
+    staging: Location,
+    key: bytes,
+    keep_ids: bool,
+    excluded: frozenset[str],
+    synthetic: bool,
 ) -> dict[str, Any]:
     number, part = numbered
     rows: list[dict[str, object]] = []
@@ -150,7 +168,8 @@ def _stage_reports(
         elif excluded & {report.report_id, report.study_id, report.patient_id}:
             refuse(report.report_id, ErrorCode.EXCLUDED, "The report is on the list of excluded ids.")
         else:
-            rows.append(_report_row(report, key, keep_ids=keep_ids or report.public_ids))
+            row = _report_row(report, key, keep_ids=keep_ids or report.public_ids)
+            rows.append(row | {"source": PHANTOM} if synthetic else row)
     path = f"part-{number:05d}.parquet"
     write_shard(staging / "reports", path, REPORTS, REPORTS.from_rows(rows))
     write_shard(staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(rejected))
@@ -177,10 +196,9 @@ def _publish(
         "reports": [_index(staging / "reports" / part["path"], REPORTS, "report_id", "text") for part in reports],
         "images": [_index(staging / "images" / part["path"], IMAGES, "image_id", "pixel_hash") for part in images],
     }
-    groups = ((row[1], (row[2],)) for tables in index.values() for table in tables for row in table)
-    splits = assign_splits(key, groups, shares.model_dump())
-    stated = {row[1]: row[3] for tables in index.values() for table in tables for row in table if row[3]}
-    splits |= stated
+    rows = [row for tables in index.values() for table in tables for row in table]
+    splits = assign_splits(key, ((row.patient, (row.content,)) for row in rows), shares.model_dump())
+    splits |= {row.patient: row.split for row in rows if row.split}
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
@@ -204,34 +222,38 @@ def _publish(
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
-def _index(
-    file: Location, schema: DatasetSchema, id_column: str, content: str
-) -> list[tuple[str, str, str, str | None]]:
-    """Return (id, patient, content hash, stated split) of every row of a staged part."""
-    table = decode_shard(file.read_bytes(), file, schema, [id_column, "patient_id", content, "split"])
+class _IndexRow(NamedTuple):
+    """What the look over a staged part sees of a row: no text, no pixels."""
+
+    row_id: str
+    patient: str
+    study: str
+    content: str
+    split: str | None
+
+
+def _index(file: Location, schema: DatasetSchema, id_column: str, content: str) -> list[_IndexRow]:
+    columns = [id_column, "patient_id", "study_id", content, "split"]
+    table = decode_shard(file.read_bytes(), file, schema, columns)
     values = table[content].to_pylist()
     hashes = values if content == "pixel_hash" else [sha256_bytes(text.encode()) for text in values]
-    return list(
-        zip(
-            table[id_column].to_pylist(),
-            table["patient_id"].to_pylist(),
-            hashes,
-            table["split"].to_pylist(),
-            strict=True,
-        )
-    )
+    ids, patients, studies, splits = (table[name].to_pylist() for name in (*columns[:3], "split"))
+    return [_IndexRow(*row) for row in zip(ids, patients, studies, hashes, splits, strict=True)]
 
 
-def _duplicates(tables: list[list[tuple[str, str, str, str | None]]]) -> list[list[int]]:
-    """Return, by part, the rows whose id or (patient, content) an earlier row already has."""
+def _duplicates(tables: list[list[_IndexRow]]) -> list[list[int]]:
+    """Return, by part, the rows whose id, or content within their study, an earlier row already has.
+
+    The same words about the same patient in another study are no duplicate: a second normal radiograph.
+    """
     seen: set[object] = set()
     repeated: list[list[int]] = []
     for table in tables:
         rows: list[int] = []
-        for number, (row_id, patient, content, _) in enumerate(table):
-            if row_id in seen or (patient, content) in seen:
+        for number, row in enumerate(table):
+            if row.row_id in seen or (row.study, row.content) in seen:
                 rows.append(number)
-            seen.update((row_id, (patient, content)))
+            seen.update((row.row_id, (row.study, row.content)))
         repeated.append(rows)
     return repeated
 
@@ -242,10 +264,10 @@ def _publish_part(
     path, repeated = numbered
     file = staging / schema.name / path
     table = decode_shard(file.read_bytes(), file, schema)
-    code = ErrorCode.REPORT_DUPLICATE_ID if schema is REPORTS else ErrorCode.IMAGE_DUPLICATE
+    code = ErrorCode.REPORT_DUPLICATE if schema.name == REPORTS.name else ErrorCode.IMAGE_DUPLICATE
     refused_file = staging / f"{schema.name}_rejected" / path
     refused = decode_shard(refused_file.read_bytes(), refused_file, REJECTED)
-    message = "An earlier row has the same id, or the same content for the same patient."
+    message = "An earlier row has the same id, or the same content in the same study."
     ids = table.column(0).to_pylist()
     extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
     refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])

@@ -9,7 +9,7 @@ from pydantic import Field
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.phantom.corpus import write_corpus
 from medfilip.storage.location import Location
-from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.run import Run, RunSpec, open_run, register_file
 from pipelines.job import JobSettings, Outcome
 
 CORPUS = "corpus"
@@ -40,7 +40,7 @@ def run(settings: PhantomSettings, *, new_run: bool = False) -> Outcome:
         with phantom.stage("write"):
             write_corpus(Path(phantom.location.path) / CORPUS, settings.count, settings.seed)
         names = ("reports.parquet", "truth.jsonl", "phantom.json")
-        files = [phantom.register_file(f"{CORPUS}/{name}") for name in names]
+        files = [register_file(phantom.location, f"{CORPUS}/{name}") for name in names]
         phantom.publish({}, counts={"studies": settings.count}, files=files)
     return _outcome(phantom)
 

@@ -86,14 +86,23 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         ray.shutdown()
 
 
+def local_concurrency() -> int | None:
+    """Return how many workers make sense at once: the cores of a single machine, no limit on a cluster of several.
+
+    Logical CPUs outnumber a laptop's cores (Ray's stages reserve a share each); a process for each would only wait.
+    """
+    import ray
+
+    return (os.cpu_count() or 1) if len(ray.nodes()) == 1 else None
+
+
 def map_parts(
     staging: Location,
     phase: str,
     function: Callable[[PartT], dict[str, Any]],
     parts: Sequence[PartT],
     *,
-    num_cpus: float = 1,
-    max_in_flight: int = 64,
+    max_in_flight: int = 1024,
 ) -> list[dict[str, Any]]:
     """Run ``function`` once for every part on the cluster and return its records in the order of ``parts``.
 
@@ -105,13 +114,14 @@ def map_parts(
     records = staging / "records" / phase
     done = {location.name for location in records.children()}
 
-    @ray.remote(num_cpus=num_cpus, max_retries=3)
+    @ray.remote(num_cpus=1, max_retries=3)
     def work(part: PartT, record: Location) -> None:
         record.write_bytes(json.dumps(function(part)).encode())
 
     names = [f"part-{number:05d}.json" for number in range(len(parts))]
     waiting = [(part, name) for part, name in zip(parts, names, strict=True) if name not in done]
     running: list[Any] = []
+    max_in_flight = local_concurrency() or max_in_flight
     try:
         for part, name in waiting:
             if len(running) >= max_in_flight:
@@ -124,15 +134,30 @@ def map_parts(
     return [json.loads((records / name).read_bytes()) for name in names]
 
 
-def task_error(error: Any) -> BaseException:
-    """Return the error of ours that a Ray task failed with, or one without the task's arguments in its message."""
-    cause = error
-    while cause is not None:
+def task_error(error: BaseException) -> BaseException:
+    """Return the error of ours that work on the cluster failed with, or one that quotes nothing of its input."""
+    for cause in _causes(error):
         if isinstance(cause, MedfilipError):
             return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
+        if isinstance(cause, OSError):
+            return MedfilipError(
+                ErrorCode.STORAGE_FAILED,
+                f"A worker could not read or write ({type(cause).__name__}, errno {cause.errno}).",
+                fix="Check that every node has space, and the rights and credentials for 'root' and the inputs.",
+            )
     return MedfilipError(
         ErrorCode.INTERNAL,
-        f"A task failed on the cluster ({type(getattr(error, 'cause', error)).__name__}).",
+        f"A task failed on the cluster ({type(getattr(error, 'cause', None) or error).__name__}).",
         fix="Run with --debug to see where, and start the job again: finished parts are kept.",
     )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it wraps: Ray's task errors in ``cause``, Ray Train's in ``worker_failures``."""
+    queue = [error]
+    while queue:
+        current = queue.pop(0)
+        yield current
+        found = [getattr(current, "cause", None), current.__cause__]
+        found += list((getattr(current, "worker_failures", None) or {}).values())
+        queue += [item for item in found if isinstance(item, BaseException)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
+import base64
+import hashlib
+import importlib
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -15,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import new_run_id
 from medfilip.core.settings import Settings, load_settings
 from pipelines.job import JOBS
 
 _PROJECT = "medfilip"
+_PACKAGES = ("medfilip", "pipelines", "serve")
 _STOPPED_EXIT_CODE = 130
 
 
@@ -61,30 +64,39 @@ def flat_overrides(settings: Settings) -> list[str]:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Write this package as a wheel: built from the checkout, or put together again from the installed files."""
-    checkout = Path(__file__).resolve().parent.parent
-    if not (checkout / "pyproject.toml").exists():
-        return _repack_wheel(folder)
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S603
-    if result.returncode != 0:
-        raise MedfilipError(
-            ErrorCode.DEPENDENCY_MISSING,
-            "The wheel of this checkout could not be built.",
-            fix="Install the development tools (pip install hatchling) and try again.",
-        )
-    return next(folder.glob("*.whl"))
+    """Write the code that is running here as a wheel, whether it is installed or a checkout.
 
-
-def _repack_wheel(folder: Path) -> Path:
-    distribution = importlib.metadata.distribution(_PROJECT)
-    wheel = folder / f"{_PROJECT}-{distribution.version}-py3-none-any.whl"
+    The wheel states no requirements: Ray installs it with pip, which would fetch torch and all the rest for every job,
+    while the cluster's image has them. Its version ends in a hash of its content: Ray names an upload by its file name
+    alone and would run yesterday's code under an unchanged one.
+    """
+    contents = dict(sorted(_code()))
+    digest = hashlib.sha256()
+    for name, data in contents.items():
+        digest.update(name.encode() + b"\0" + data)
+    version = f"{__version__}+{digest.hexdigest()[:12]}"
+    info = f"{_PROJECT}-{version}.dist-info"
+    contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {_PROJECT}\nVersion: {version}\n".encode()
+    contents[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: medfilip\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "".join(f"{name},sha256={_record_hash(data)},{len(data)}\n" for name, data in contents.items())
+    contents[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    wheel = folder / f"{_PROJECT}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in distribution.files or ():
-            inside = file.parts[0] != ".." and file.suffix != ".pyc"
-            if inside and file.name not in ("INSTALLER", "REQUESTED", "direct_url.json"):
-                archive.write(str(file.locate()), str(file))
+        for name, data in contents.items():
+            archive.writestr(name, data)
     return wheel
+
+
+def _code() -> Iterator[tuple[str, bytes]]:
+    for package in _PACKAGES:
+        (origin,) = importlib.import_module(package).__path__
+        for file in Path(origin).rglob("*"):
+            if file.is_file() and file.suffix != ".pyc":
+                yield f"{package}/{file.relative_to(origin).as_posix()}", file.read_bytes()
+
+
+def _record_hash(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
 def _differences(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -110,6 +122,7 @@ def _check_paths(settings: Settings) -> None:
 
 def _client(address: str) -> Any:
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise MedfilipError(
@@ -117,13 +130,13 @@ def _client(address: str) -> Any:
         ) from error
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise MedfilipError(
+            ErrorCode.UNAUTHENTICATED,
+            f"The cluster at {address} refused the token.",
+            fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's token.",
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if any(word in str(error) for word in ("401", "403", "nauthorized", "token", "uthentication")):
-            raise MedfilipError(
-                ErrorCode.UNAUTHENTICATED,
-                f"The cluster at {address} refused the token.",
-                fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's token.",
-            ) from error
         raise MedfilipError(
             ErrorCode.CLUSTER_UNREACHABLE,
             f"There is no Ray dashboard at {address}.",

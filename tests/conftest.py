@@ -13,9 +13,12 @@ import pytest
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Pseudonyms of tests come from a fixed key, never from the user's own.
+os.environ["MEDFILIP_PROJECT_KEY"] = "key-of-the-tests"
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
@@ -48,12 +51,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for node in forbidden:
             reporter.write_line(f"skipped, but not in tests/allowed_skips.txt: {node} ({_skipped[node]})", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.fixture(autouse=True)
-def project_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pseudonyms of tests come from a fixed key, never from the user's own."""
-    monkeypatch.setenv("MEDFILIP_PROJECT_KEY", "key-of-the-tests")
 
 
 @pytest.fixture
@@ -121,8 +118,8 @@ def phantom_dicom() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """Start one local cluster for all tests that need Ray but do not kill it."""
+def ray_cluster(s3_bucket: str) -> Iterator[None]:
+    """Start one local cluster for all tests that need Ray but do not kill it; its workers know the S3 of the tests."""
     ray = pytest.importorskip("ray")
     ray.init(
         address="local",
@@ -142,7 +139,7 @@ def s3_bucket() -> Iterator[str]:
     pytest.importorskip("moto")
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     patch = pytest.MonkeyPatch()

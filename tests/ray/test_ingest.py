@@ -63,7 +63,7 @@ def test_what_is_refused_is_counted_with_a_reason(ray_cluster: None, corpus: Pat
     assert outcome.manifest.rejected == {
         ErrorCode.EXCLUDED: 2 * excluded,
         ErrorCode.IMAGE_DUPLICATE: 1,
-        ErrorCode.IMAGE_NOT_DICOM: 1,
+        ErrorCode.IMAGE_UNSUPPORTED: 1,
     }
     assert outcome.manifest.counts["images"] == STUDIES - excluded
     rejected = read_dataset(Ran.of(outcome).location, outcome.manifest, "rejected")

@@ -35,7 +35,7 @@ class ErrorCode(StrEnum):
     # reports
     REPORT_EMPTY = "report_empty"
     REPORT_TOO_LONG = "report_too_long"
-    REPORT_DUPLICATE_ID = "report_duplicate_id"
+    REPORT_DUPLICATE = "report_duplicate"
     REPORT_UNREADABLE = "report_unreadable"
     EXCLUDED = "excluded"
     # extraction

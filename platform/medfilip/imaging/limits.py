@@ -61,4 +61,4 @@ class ImageLimits(BaseModel):
     max_inflated_bytes: int = Field(default=256 * 2**20, gt=0)
     decode_timeout_s: float = Field(default=20.0, gt=0)
     decode_memory_bytes: int = Field(default=2 * 2**30, gt=0)
-    transfer_syntaxes: frozenset[str] = NATIVE_SYNTAXES | COMPRESSED_SYNTAXES
+    transfer_syntaxes: tuple[str, ...] = tuple(sorted(NATIVE_SYNTAXES | COMPRESSED_SYNTAXES))

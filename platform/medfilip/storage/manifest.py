@@ -57,6 +57,7 @@ class Manifest(BaseModel):
     datasets: dict[str, DatasetEntry] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict, description="what the run counted, by name")
     rejected: dict[str, int] = Field(default_factory=dict, description="reason code → rows refused")
+    metrics: dict[str, float] = Field(default_factory=dict, description="headline numbers of the run, by name")
     files: tuple[Shard, ...] = Field(default=(), description="outputs that are no datasets: checkpoints, reports")
     fingerprint: str = ""
     # outside the fingerprint

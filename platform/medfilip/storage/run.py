@@ -93,6 +93,7 @@ class Run:
         *,
         counts: Mapping[str, int] | None = None,
         rejected: Mapping[str, int] | None = None,
+        metrics: Mapping[str, float] | None = None,
         files: Sequence[Shard] = (),
     ) -> Manifest:
         """Publish the manifest, once and last; from then on the run is finished and never changes."""
@@ -114,6 +115,7 @@ class Run:
             },
             counts=dict(counts or {}),
             rejected=dict(sorted((rejected or {}).items())),
+            metrics=dict(metrics or {}),
             files=tuple(files),
             started_at=self._started,
             finished_at=datetime.now(UTC),
@@ -127,10 +129,11 @@ class Run:
         self.manifest = manifest
         return manifest
 
-    def register_file(self, path: str) -> Shard:
-        """Return the manifest entry of a file already written below the run folder (no dataset: zero rows)."""
-        data = (self.location / path).read_bytes()
-        return Shard(path=path, rows=0, bytes=len(data), sha256=sha256_bytes(data))
+
+def register_file(run: Location, path: str) -> Shard:
+    """Return the manifest entry of a file already written below the run folder (no dataset: zero rows)."""
+    data = (run / path).read_bytes()
+    return Shard(path=path, rows=0, bytes=len(data), sha256=sha256_bytes(data))
 
 
 @contextmanager

@@ -1,0 +1,211 @@
+"""The demo: every stage once, for real, on synthetic studies, from nothing to an answering endpoint.
+
+It runs the same jobs with the same settings a user would type, on one local cluster, and stops all it started. Run
+again, it finds its finished runs and only asks the endpoint anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from medfilip.core.settings import load_settings
+from pipelines.job import JOBS, Outcome
+from pipelines.runtime import RaySettings, ray_session
+
+if TYPE_CHECKING:
+    from medfilip.answers import Diagnosis
+
+STUDIES = 200
+VLLM_SENTENCES = 16
+EPOCHS = 80
+DIAGNOSED = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the summary."""
+
+    name: str
+    seconds: float
+    result: str
+
+
+@dataclass
+class Demo:
+    """State of a demo on its way."""
+
+    root: Path
+    console: Console
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, what: str) -> Iterator[list[str]]:
+        """Show a stage while it runs, and its time and result when it is done; append the result to the list."""
+        result: list[str] = []
+        start = time.monotonic()
+        with self.console.status(f"{name}: {what}"):
+            yield result
+        stage = Stage(name, time.monotonic() - start, result[0])
+        self.stages.append(stage)
+        self.console.print(f"[bold]{stage.name:9}[/] {stage.seconds:6.1f} s   {stage.result}")
+
+    def job(
+        self, name: str, what: str, describe: Callable[[Outcome], str], *overrides: str, label: str = ""
+    ) -> Outcome:
+        """Run a job as ``medfilip <name> <overrides>`` would."""
+        module = JOBS[name].load()
+        settings = load_settings(module.SETTINGS, name, overrides=[*overrides, f"root={self.root / 'runs'}"])
+        with self.stage(label or name, what) as result:
+            outcome = module.run(settings, new_run=False)
+            done = " (had already finished)" if outcome.already_finished else ""
+            result.append(describe(outcome) + done)
+        return outcome
+
+
+def run_demo(root: Path) -> None:
+    """Walk the whole way and sum up on one screen."""
+    demo = Demo(root.absolute(), Console(highlight=False))
+    demo.console.print(f"The whole way on {STUDIES} synthetic studies; everything is written below {demo.root}.\n")
+    with ray_session(RaySettings()):
+        corpus, evaluated, trained, ingested = _prepare_and_train(demo)
+        answers = _serve(demo, corpus, trained, ingested)
+    _sum_up(demo, evaluated, answers)
+
+
+def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
+    phantom = demo.job(
+        "phantom", "drawing studies and writing their reports", _describe_phantom, f"count={STUDIES}", "seed=0"
+    )
+    corpus = Path(phantom.location) / "corpus"
+    ingested = demo.job(
+        "ingest", "reading reports and DICOM", _describe_ingest,
+        f"reports={corpus}", f"images={corpus}/images", "keep_report_ids=true",
+    )  # fmt: skip
+    reports = f"reports={ingested.location}"
+    extracted = demo.job("extract", "rules on Ray Data", _describe_extract, reports)
+    _prove_vllm(demo, reports)
+    findings, images = f"findings={extracted.location}", f"images={ingested.location}"
+    injected = demo.job("inject", "writing training pairs", _describe_inject, findings, images)
+    trained = demo.job(
+        "pretrain", f"{EPOCHS} epochs on 2 Ray Train workers", _describe_pretrain,
+        f"pairs={injected.location}", images, "workers=2", f"train.epochs={EPOCHS}",
+    )  # fmt: skip
+    evaluated = demo.job(
+        "evaluate", "held-out patients", _describe_evaluate,
+        f"checkpoint={trained.location}", images, findings, f"phantom_truth={corpus}",
+    )  # fmt: skip
+    return corpus, evaluated, trained, ingested
+
+
+def _prove_vllm(demo: Demo, reports: str) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        demo.console.print("[bold]vllm[/]           –   not installed on this machine: rules extract everything")
+        return
+    from medfilip.extraction.tiny_llm import make_tiny_llm
+
+    model = make_tiny_llm(demo.root / "random-llm")
+    demo.job(
+        "extract", "starting a real engine with random weights", _describe_vllm,
+        reports, "engine=vllm", f"vllm.model={model}", f"max_sentences={VLLM_SENTENCES}", "vllm.max_output_tokens=48",
+        label="vllm",
+    )  # fmt: skip
+
+
+def _describe_phantom(outcome: Outcome) -> str:
+    return f"{outcome.manifest.counts['studies']} studies: DICOM, report and exact truth"
+
+
+def _describe_ingest(outcome: Outcome) -> str:
+    counts = outcome.manifest.counts
+    test = counts.get("images_test", 0)
+    return f"{counts['reports']} reports and {counts['images']} images, de-identified; {test} images held out"
+
+
+def _describe_extract(outcome: Outcome) -> str:
+    counts, datasets = outcome.manifest.counts, outcome.manifest.datasets
+    return (
+        f"{counts['distinct_sentences']} distinct of {counts['sentence_occurrences']} sentences "
+        f"→ {datasets['resolved_findings'].rows} findings"
+    )
+
+
+def _describe_vllm(outcome: Outcome) -> str:
+    refused = outcome.manifest.rejected.get("engine_untrained", 0)
+    return f"{refused} replies of a random model: marked engine_untrained, never findings"
+
+
+def _describe_inject(outcome: Outcome) -> str:
+    datasets = outcome.manifest.datasets
+    return f"{datasets['pairs'].rows} pairs with {datasets['texts'].rows} attribute texts"
+
+
+def _describe_pretrain(outcome: Outcome) -> str:
+    metrics = outcome.manifest.metrics
+    return f"loss {metrics['loss']:.3f}, on validation {metrics.get('validation_loss', float('nan')):.3f}"
+
+
+def _describe_evaluate(outcome: Outcome) -> str:
+    metrics = outcome.manifest.metrics
+    return (
+        f"zero-shot AUROC {metrics['zero_shot_macro_auroc_pos']:.2f} (POS) {metrics['zero_shot_macro_auroc_pnc']:.2f} "
+        f"(PNC), extraction F1 {metrics['extraction_f1_with_certainty']:.2f}"
+    )
+
+
+def _serve(demo: Demo, corpus: Path, trained: Outcome, ingested: Outcome) -> list[tuple[str, Diagnosis, set[str]]]:
+    """Start the endpoint, ask it about held-out studies over HTTP, and stop it."""
+    from medfilip.client import Client
+    from medfilip.phantom.corpus import read_truth
+    from medfilip.storage.location import Location
+    from medfilip.storage.shards import read_dataset
+    from serve.local import running_endpoint
+
+    reports = read_dataset(Location.parse(ingested.location), ingested.manifest, "reports", ["report_id", "split"])
+    held_out = {row["report_id"] for row in reports.to_pylist() if row["split"] == "test"}
+    truth = [item for item in read_truth(corpus) if item.report_id in held_out][:DIAGNOSED]
+    answers = []
+    with (
+        demo.stage("serve", "starting the endpoint and diagnosing over HTTP") as result,
+        running_endpoint(f"{trained.location}/checkpoint") as endpoint,
+        Client(endpoint.url, endpoint.api_key) as client,
+    ):
+        for item in truth:
+            labels = list(item.study_truth)
+            diagnosis = client.diagnose(corpus / "images" / f"{item.report_id}.dcm", labels)
+            present = {name for name, status in item.study_truth.items() if status.status == "present"}
+            answers.append((item.report_id, diagnosis, present))
+        result.append(f"POST {endpoint.url}/v1/diagnose answered for {len(answers)} held-out DICOM files")
+    return answers
+
+
+def _sum_up(demo: Demo, evaluated: Outcome, answers: list[tuple[str, Diagnosis, set[str]]]) -> None:
+    table = Table(title="\nWhat the endpoint said (probability; [bold green]bold: drawn in the image[/])", box=None)
+    table.title_justify = "left"
+    table.add_column("study")
+    for finding in answers[0][1].findings:
+        table.add_column(finding.label.replace("_", " "), justify="right")
+    for report_id, diagnosis, present in answers:
+        cells = [
+            f"[bold green]{finding.probability:.2f}[/]" if finding.label in present else f"{finding.probability:.2f}"
+            for finding in diagnosis.findings
+        ]
+        table.add_row(report_id, *cells)
+    demo.console.print(table)
+    total = sum(stage.seconds for stage in demo.stages)
+    lines = (
+        f"All of it took {total:.0f} s. Trained on synthetic data: for research use only, never on patients.\n",
+        f"look at   {evaluated.location}/report.html",
+        f"serve it  medfilip serve {demo.root}",
+        "your own  medfilip ingest reports=FOLDER images=FOLDER   (medfilip --help shows the way)",
+    )
+    demo.console.print(Panel("\n".join(lines), title="demo", title_align="left", expand=False), soft_wrap=True)
