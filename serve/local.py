@@ -108,6 +108,12 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
     from serve.app import LOGGING, build
 
     application = build(settings.model_dump(mode="json"))
+    if not own_ray and rayserve.status().proxies:
+        raise MedfilipError(
+            ErrorCode.PORT_TAKEN,
+            "Ray Serve runs on this Ray already, with an address of its own.",
+            fix="End it first, or add the application to it with 'serve deploy'.",
+        )
     try:
         rayserve.start(
             proxy_location="HeadOnly",
@@ -123,17 +129,28 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
         try:
             rayserve.run(application, name=APPLICATION, route_prefix="/", logging_config=LOGGING)
         except RuntimeError as error:
-            raise MedfilipError(
-                ErrorCode.CHECKPOINT_INVALID,
-                "The endpoint does not start; the checkpoint is damaged or there are too few CPUs.",
-                fix="Raise ray.num_cpus, or read the log of the replicas in /tmp/ray/session_latest/logs/serve.",
-            ) from error
+            raise _why_not_started(settings) from error
         yield
     finally:
         if own_ray:
             rayserve.delete(APPLICATION)  # ends requests; the rest ends with Ray, faster and without a word
         else:
             rayserve.shutdown()
+
+
+def _why_not_started(settings: ServeSettings) -> MedfilipError:
+    """Return why the replicas failed: Serve keeps their exceptions in its logs, so the likely ones are tried again."""
+    from medfilip.model.diagnoser import Diagnoser
+
+    try:
+        Diagnoser.load(settings.checkpoint)
+    except MedfilipError as error:
+        return error
+    return MedfilipError(
+        ErrorCode.CLUSTER_UNREACHABLE,
+        "The replicas of the endpoint do not start, although the checkpoint is sound.",
+        fix="Check encoder.device and the CPUs and GPUs that replicas ask for; their logs are in Ray's session folder.",
+    )
 
 
 def _wait_until_ready(endpoint: Endpoint) -> None:

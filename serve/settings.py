@@ -93,7 +93,9 @@ class ServeSettings(Settings):
         DEFAULT_STORE_SIZE, ge=64, le=4096, description="long side before the model's input; as it was in ingest"
     )
     limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
-    allow_anonymous: bool = Field(False, description="answer without an API key")
+    allow_anonymous: bool = Field(
+        False, description="answer without a key from MEDFILIP_API_KEYS or MEDFILIP_API_KEYS_FILE"
+    )
     api_key_hashes: tuple[str, ...] = operational(
         (), description="SHA-256 in hex of further API keys, beside those of the environment"
     )

@@ -165,10 +165,13 @@ def test_nothing_of_a_patient_is_answered_or_logged(endpoint: Endpoint, client: 
     assert not [path for path in logs for secret in secrets if secret in path.read_bytes()]
 
 
-def test_a_second_start_and_a_taken_port(tiny_checkpoint: Path, endpoint: Endpoint) -> None:
+def test_a_second_start_leaves_the_first_alone(tiny_checkpoint: Path, endpoint: Endpoint) -> None:
     port = httpx.URL(endpoint.url).port
     taken = ServeSettings(checkpoint="", port=port)
     with pytest.raises(MedfilipError) as caught, running_endpoint(tiny_checkpoint, taken):
         pass
     assert caught.value.code == ErrorCode.PORT_TAKEN
+    # Nor may it take over, and at its end shut down, a Serve that it did not start.
+    with pytest.raises(MedfilipError, match="already"), running_endpoint(tiny_checkpoint):
+        pass
     assert httpx.get(f"{endpoint.url}/healthz").json() == {"status": "alive"}

@@ -39,9 +39,17 @@ def test_job_help_lists_settings_with_defaults() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
+def test_serve_help_lists_its_settings() -> None:
+    text = medfilip("serve", "--help").stdout
+    assert "encoder.max_batch_size" in text and "MEDFILIP_SERVE__KEY" in text and "MEDFILIP_API_KEYS" in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("serve", "/nowhere"), "input_not_found", "medfilip demo"),
+        (("serve", "/nowhere", "prot=1"), "config_unknown_key", "Did you mean 'port'?"),
         (("extract", "report=x"), "config_unknown_key", "Did you mean 'reports'?"),
         (("extract",), "config_invalid", "reports=VALUE"),
         (("extract", "reports"), "config_invalid", "key=value"),
