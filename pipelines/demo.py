@@ -21,7 +21,8 @@ from rich.table import Table
 
 from medfilip.core.settings import load_settings
 from pipelines.job import JOBS, Outcome
-from pipelines.runtime import RaySettings, ray_session
+from pipelines.runtime import RaySettings
+from serve.cluster import ray_session
 
 if TYPE_CHECKING:
     from medfilip.answers import Diagnosis

@@ -29,16 +29,17 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN, category_truth
 from medfilip.imaging.preprocess import png_decode, to_model
 from medfilip.model.diagnoser import Diagnoser
+from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.phantom.corpus import PhantomTruth, read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, read_manifest
 from medfilip.storage.run import Run, RunSpec, open_run, register_file
 from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import iter_shards, read_dataset, read_shard
-from pipelines.checkpoints import find_checkpoint, local_checkpoint
 from pipelines.job import JobSettings, Outcome
-from pipelines.runtime import map_parts, ray_session
+from pipelines.runtime import map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
+from serve.cluster import ray_session
 
 _ENCODE_BATCH = 64
 Ints = NDArray[np.int64]
@@ -93,14 +94,14 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as evaluate:
         if evaluate.manifest is not None:
             return _outcome(evaluate, already_finished=True)
-        with ray_session(settings.ray), evaluate.stage("encode"):
+        with ray_session(settings.ray, settings.ray.address), evaluate.stage("encode"):
             work = partial(_encode_shard, staging=evaluate.staging, images=images, checkpoint=checkpoint)
             parts = map_parts(evaluate.staging, "encode", work, numbered_shards(images_manifest, "images"))
         embedded = _read_embedded(evaluate.staging, [part["path"] for part in parts])
         with evaluate.stage("score"):
             statements = _statements(findings, findings_manifest)
             drawn = _drawn(truth, images, images_manifest)
-            diagnoser = Diagnoser.load(local_checkpoint(checkpoint))
+            diagnoser = Diagnoser.load(local_copy(checkpoint))
             zero_shot = _zero_shot(settings, diagnoser, embedded, statements, drawn)
             extraction = _extraction(settings, findings, findings_manifest, truth)
         facts = {
@@ -118,7 +119,7 @@ def _outcome(evaluate: Run, *, already_finished: bool = False) -> Outcome:
 
 @lru_cache(maxsize=1)
 def _diagnoser(checkpoint: Location) -> Diagnoser:
-    return Diagnoser.load(local_checkpoint(checkpoint))
+    return Diagnoser.load(local_copy(checkpoint))
 
 
 def _encode_shard(

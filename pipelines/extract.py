@@ -28,9 +28,9 @@ from pipelines.engines import lexicon_engine, lexicon_plan, run_plan
 from pipelines.findings_cache import FindingsCache
 from pipelines.job import JobSettings, Outcome
 from pipelines.mentions import find_mentions, write_lookup
-from pipelines.runtime import ray_session
 from pipelines.sentences import split_reports
 from pipelines.vllm_plan import VllmSettings, vllm_fingerprint, vllm_plan
+from serve.cluster import ray_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
     with open_run(root, spec, new_run=new_run) as extract:
         if extract.manifest is not None:
             return _outcome(extract, already_finished=True)
-        with ray_session(settings.ray):
+        with ray_session(settings.ray, settings.ray.address):
             with extract.stage("sentences"):
                 shards = split_reports(extract.location, extract.staging, source, reports, settings.buckets)
             cache = FindingsCache(root, extractor)

@@ -30,7 +30,8 @@ from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome
-from pipelines.runtime import map_parts, ray_session
+from pipelines.runtime import map_parts
+from serve.cluster import ray_session
 
 
 class SplitShares(Settings):
@@ -88,7 +89,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as ingest:
         if ingest.manifest is not None:
             return _outcome(ingest, already_finished=True)
-        with ray_session(settings.ray):
+        with ray_session(settings.ray, settings.ray.address):
             with ingest.stage("reports"):
                 stage_reports = partial(
                     _stage_reports,

@@ -26,8 +26,9 @@ from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import IMAGES, PAIRS, RESOLVED_FINDINGS, TEXTS
 from medfilip.storage.shards import decode_shard, iter_shards, read_shard, write_shard
 from pipelines.job import JobSettings, Outcome
-from pipelines.runtime import map_parts, ray_session
+from pipelines.runtime import map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
+from serve.cluster import ray_session
 
 _PAIR_COLUMNS = ["image_id", "study_id", "patient_id", "view", "split"]
 
@@ -56,7 +57,7 @@ def run(settings: InjectSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as inject:
         if inject.manifest is not None:
             return _outcome(inject, settings, already_finished=True)
-        with ray_session(settings.ray), inject.stage("pairs"):
+        with ray_session(settings.ray, settings.ray.address), inject.stage("pairs"):
             work = partial(
                 _pair_shard,
                 run=inject.location,

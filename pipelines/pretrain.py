@@ -26,10 +26,12 @@ from medfilip.storage.shards import iter_shards
 from medfilip.training.data import load_pairs
 from medfilip.training.loop import fit
 from medfilip.training.settings import TrainSettings
-from pipelines.checkpoints import CHECKPOINT
 from pipelines.images import PHANTOM
 from pipelines.job import JobSettings, Outcome
-from pipelines.runtime import ray_session, task_error
+from pipelines.runtime import task_error
+from serve.cluster import ray_session
+
+CHECKPOINT = "checkpoint"
 
 
 class PretrainSettings(JobSettings):
@@ -58,7 +60,7 @@ def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as pretrain:
         if pretrain.manifest is not None:
             return _outcome(pretrain, settings, already_finished=True)
-        with ray_session(settings.ray), pretrain.stage("train"):
+        with ray_session(settings.ray, settings.ray.address), pretrain.stage("train"):
             trained = _train(pretrain, settings, synthetic=_is_synthetic(Location.parse(settings.images), images))
         files, metrics = _publish_checkpoint(pretrain.location, trained)
         pretrain.publish({}, files=files, metrics=metrics, counts={"training_workers": settings.workers})

@@ -1,96 +1,26 @@
-"""The Ray side of every job: a session on the right cluster, and shards mapped over workers with resume.
-
-Code ships as this package (installed, or the wheel of ``medfilip submit``); nothing here knows what a stage computes.
-"""
+"""Shards mapped over a cluster's workers, with resume: what every job but the language model's runs on."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.settings import Settings, operational
+from medfilip.core.settings import operational
 from medfilip.storage.location import Location
+from serve.cluster import LocalRaySettings
 
 PartT = TypeVar("PartT")
 
-# Set before Ray is imported: both are read at import time.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
-# What they say at INFO and WARNING is for Ray's developers; a job prints what its user needs.
-_CHATTY_LOGGERS = (
-    "ray.data",
-    "ray._private.authentication",
-    "ray._private.worker",
-    "ray.train",
-    "ray.serve",
-    "ray.llm",
-)
-
-
-class RaySettings(Settings):
+class RaySettings(LocalRaySettings):
     """Which cluster a job runs on, and how much of this machine a local one may use."""
 
     address: str | None = operational(
         None, description="cluster to attach to; empty: the one this job was submitted to, else a local one"
     )
-    num_cpus: int = operational(
-        8, ge=4, description="logical CPUs of a local cluster (Ray's stages hold a share each; 8 fits two cores)"
-    )
-    object_store_mb: int = operational(1024, ge=100, description="shared memory of a local cluster, in MB")
-
-
-@contextmanager
-def ray_session(settings: RaySettings) -> Iterator[None]:
-    """Attach to a cluster for the duration of a job; a cluster started here is stopped here."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise MedfilipError(
-            ErrorCode.DEPENDENCY_MISSING, "Ray is not installed.", fix="Install it with: pip install 'medfilip[ray]'."
-        ) from error
-    import ray.data  # sets up its logging when imported, so it is quietened after that
-
-    for name in _CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    try:
-        if address and address != "local":
-            ray.init(address=address, **common)
-        else:
-            # Ray expects as many processes as there are cores and warns beyond; logical CPUs are what counts here.
-            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(settings.num_cpus))
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                object_store_memory=settings.object_store_mb << 20,
-                include_dashboard=False,
-                **common,
-            )
-    except (ConnectionError, RuntimeError) as error:
-        raise MedfilipError(
-            ErrorCode.CLUSTER_UNREACHABLE,
-            f"The Ray cluster at {address or 'this machine'} cannot be used ({type(error).__name__}).",
-            fix="Check ray.address, and RAY_AUTH_TOKEN if the cluster asks for a token.",
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def local_concurrency() -> int | None:

@@ -9,7 +9,6 @@ only place services and carry calls; what these compute is in ``serve.decoding``
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -22,7 +21,8 @@ from medfilip.answers import LabelFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import validate_settings
 from medfilip.model.config import ModelConfig
-from serve.checkpoints import find_checkpoint
+from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.storage.location import Location
 from serve.decoding import DecoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, accepted_hashes
@@ -59,7 +59,7 @@ class Encoder:
         from serve.encoding import EncoderService  # brings torch, which gateways and decoders do without
 
         given = ServeSettings.model_validate(settings).encoder
-        self._service = EncoderService(Path(checkpoint), device=given.device)
+        self._service = EncoderService(local_copy(Location.parse(checkpoint)), device=given.device)
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._embed.set_max_batch_size(given.max_batch_size)
         self._embed.set_batch_wait_timeout_s(given.batch_wait_s)
@@ -169,7 +169,7 @@ def build(args: dict[str, Any]) -> Any:
     """
     settings = validate_settings(ServeSettings, args)
     hashes = accepted_hashes(settings.api_key_hashes, allow_anonymous=settings.allow_anonymous)
-    checkpoint = find_checkpoint(settings.checkpoint)
+    checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
     values = settings.model_dump(mode="json", exclude={"api_key_hashes"})
     encoder_resources = {"num_gpus": settings.encoder.num_gpus} if settings.encoder.num_gpus else {}
     decoder = _deploy("decoder", Decoder, settings, settings.decoder).bind(values, _image_size(checkpoint))
@@ -204,7 +204,7 @@ def _deploy(
     )
 
 
-def _image_size(checkpoint: Path) -> int:
+def _image_size(checkpoint: Location) -> int:
     try:
         return ModelConfig.model_validate_json((checkpoint / "config.json").read_bytes()).image_size
     except (OSError, ValueError) as error:

@@ -16,8 +16,9 @@ from pathlib import Path
 from medfilip.client import Client
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings, to_yaml
-from serve.checkpoints import find_checkpoint
-from serve.cluster import LOOPBACK, local_ray
+from medfilip.model.locate import find_checkpoint
+from medfilip.storage.location import Location
+from serve.cluster import LOOPBACK, ray_session
 from serve.keys import configured_hashes, hash_key, new_key
 from serve.settings import ServeSettings
 
@@ -59,7 +60,7 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
     MedfilipError
         ``INPUT_NOT_FOUND``, ``CHECKPOINT_INVALID``, ``PORT_TAKEN``, ``CLUSTER_UNREACHABLE`` and what settings raise.
     """
-    folder = find_checkpoint(str(checkpoint))
+    folder = find_checkpoint(Location.parse(checkpoint))
     settings = settings or ServeSettings(checkpoint=str(folder), port=0)
     key = _key_to_make(settings)
     made = (hash_key(key),) if key else ()
@@ -72,7 +73,7 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
     )
     shown = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
     endpoint = Endpoint(f"http://{shown}:{settings.port}", key)
-    with local_ray(settings.ray) as ours, _serving(settings, own_ray=ours):
+    with ray_session(settings.ray) as ours, _serving(settings, own_ray=ours):
         _wait_until_ready(endpoint)
         yield endpoint
 

@@ -13,6 +13,7 @@ from medfilip.core.settings import Settings, operational
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE
 from medfilip.knowledge.prompts import MAX_LABEL_CHARACTERS
+from serve.cluster import LocalRaySettings
 
 
 class PoolSettings(Settings):
@@ -70,13 +71,6 @@ class GatewaySettings(PoolSettings):
     max_admitted: int = operational(16, ge=1, le=1000, description="images in a gateway at a time; more get 503")
 
 
-class LocalRaySettings(Settings):
-    """The Ray that ``medfilip serve`` starts on this machine."""
-
-    num_cpus: int = operational(4, ge=3, le=1024, description="logical CPUs")
-    object_store_mb: int = operational(512, ge=100, description="shared memory, in MB")
-
-
 class ServeSettings(Settings):
     """What the endpoint can be told; API keys come from MEDFILIP_API_KEYS or MEDFILIP_API_KEYS_FILE only."""
 
@@ -102,4 +96,6 @@ class ServeSettings(Settings):
     gateway: GatewaySettings = operational(GatewaySettings(), description="the HTTP side")
     decoder: DecoderSettings = operational(DecoderSettings(), description="files to pixels")
     encoder: EncoderSettings = operational(EncoderSettings(), description="pixels to scores")
-    ray: LocalRaySettings = operational(LocalRaySettings(), description="the local Ray of 'medfilip serve'")
+    ray: LocalRaySettings = operational(
+        LocalRaySettings(object_store_mb=512), description="the local Ray of 'medfilip serve'"
+    )

@@ -1,8 +1,9 @@
-"""Finding the checkpoint that a user means: its folder, the run that trained it, or a demo around that run."""
+"""Finding the checkpoint that a user means, on a disk or in a bucket: its folder, its run, or a folder of runs."""
 
 from __future__ import annotations
 
-import os
+import tempfile
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -12,7 +13,7 @@ from medfilip.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 _FILES = frozenset({"model.safetensors", "config.json", "hashes.json"})
 
 
-def find_checkpoint(place: str) -> Path:
+def find_checkpoint(place: Location) -> Location:
     """Return the folder of a checkpoint.
 
     Parameters
@@ -23,54 +24,51 @@ def find_checkpoint(place: str) -> Path:
     Raises
     ------
     MedfilipError
-        ``URI_NOT_ALLOWED`` for a bucket, ``INPUT_NOT_FOUND`` if there is no checkpoint, ``MANIFEST_CORRUPT``.
+        ``INPUT_NOT_FOUND`` if there is no finished checkpoint, ``MANIFEST_CORRUPT``.
     """
-    location = Location.parse(place)
-    if location.scheme != "file":
-        raise MedfilipError(
-            ErrorCode.URI_NOT_ALLOWED,
-            "A checkpoint is served from a folder, not from a bucket.",
-            fix="Copy the checkpoint folder to this machine, or to a disk that all machines of the cluster share.",
-        )
-    folder = Path(location.path)
-    if all((folder / name).is_file() for name in _FILES):
-        return folder
-    if (folder / MANIFEST_NAME).is_file():
-        found = _of_run(folder, read_manifest(location))
+    if all((place / name).exists() for name in _FILES):
+        return place
+    if (place / MANIFEST_NAME).exists():
+        found = _of_run(place, read_manifest(place))
     else:
-        runs = [path.parent for path in _manifests(folder)]
+        runs = [file.parent for file in place.children(recursive=True) if file.name == MANIFEST_NAME]
         dated = [(manifest, run) for run in runs if (manifest := _readable(run)) and _of_run(run, manifest)]
         newest = max(dated, key=lambda item: item[0].finished_at, default=None)
         found = _of_run(newest[1], newest[0]) if newest else None
     if found is None:
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND,
-            f"There is no finished checkpoint in {folder}.",
+            f"There is no finished checkpoint in {place}.",
             fix="Give the folder of a checkpoint or of a pretrain run; 'medfilip demo' makes one.",
         )
     return found
 
 
-def _of_run(run: Path, manifest: Manifest) -> Path | None:
+@lru_cache(maxsize=4)
+def local_copy(checkpoint: Location) -> Path:
+    """Return a local folder with the checkpoint; one in a bucket is downloaded, once for each process."""
+    if checkpoint.scheme == "file":
+        return Path(checkpoint.path)
+    folder = Path(tempfile.mkdtemp(prefix="medfilip-checkpoint-"))
+    for file in checkpoint.children():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def _of_run(run: Location, manifest: Manifest) -> Location | None:
     """Return the last folder that the manifest lists with all files of a checkpoint."""
     folders: dict[str, set[str]] = {}
     for file in manifest.files:
         path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
-            continue
-        folders.setdefault(str(path.parent), set()).add(path.name)
+        if not path.is_absolute() and ".." not in path.parts:
+            folders.setdefault(str(path.parent), set()).add(path.name)
     complete = [name for name, files in folders.items() if files >= _FILES]
     return run / max(complete) if complete else None
 
 
-def _readable(run: Path) -> Manifest | None:
+def _readable(run: Location) -> Manifest | None:
     """Read a manifest found on the way; whatever is none does not stop the search."""
     try:
-        return read_manifest(Location.parse(run))
+        return read_manifest(run)
     except MedfilipError:
         return None
-
-
-def _manifests(folder: Path) -> list[Path]:
-    """List the manifests below a folder; links are not followed."""
-    return [Path(top) / MANIFEST_NAME for top, _, names in os.walk(folder) if MANIFEST_NAME in names]
