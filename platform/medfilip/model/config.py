@@ -20,7 +20,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Preset = Field(default="tiny", description="encoders from scratch: tiny (a CPU, minutes) or small (a GPU)")
-    image_size: int = Field(default=96, ge=32, le=1024, description="side of the square input, in pixels")
+    image_size: int = Field(default=64, ge=32, le=1024, description="side of the square input, in pixels")
     embed_dim: int = Field(default=128, ge=8, le=4096, description="dimension of the joint embedding")
     vision: str | None = Field(default=None, description="Hugging Face vision model, by name or local path")
     text: str | None = Field(default=None, description="Hugging Face text encoder, by name or local path")

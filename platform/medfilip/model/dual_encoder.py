@@ -54,6 +54,20 @@ class DualEncoder(nn.Module):
         """Scaled and shifted cosines [N, T]: their sigmoid says how well a text describes an image."""
         return self.scale() * image_ND @ text_TD.T + self.bias
 
+    @torch.no_grad()
+    def centre(self, pixels_N1HW: Tensor, texts: Sequence[str]) -> None:
+        """Shift both projections so that the mean embedding of a sample is zero: the last step of initialisation.
+
+        Untrained towers map all chest images to nearly one direction, and all texts to another; on the unit sphere
+        that common part hides what differs, and the first hundreds of steps go into removing it.
+        """
+        device = self.bias.device
+        self.image.project.bias.sub_(self.image(pixels_N1HW.to(device)).mean(dim=0))
+        if not texts:
+            return
+        ids_TK, mask_TK = self.tokenizer.encode(texts)
+        self.text.project.bias.sub_(self.text(ids_TK.to(device), mask_TK.to(device)).mean(dim=0))
+
     def scale(self) -> Tensor:
         """Return the scale of the logits, at most 100."""
         return self.log_scale.clamp(max=_MAX_LOG_SCALE).exp()

@@ -23,6 +23,7 @@ _VISION: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_sizes": [32, 64, 96], "depths": [1, 1, 1], "patch_size": 2},
     "small": {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 6, 2], "patch_size": 4},
 }
+_WORD_DEVIATION = 0.1
 _STEM_WIDTH = {"tiny": 16, "small": 32}
 _CONTRAST = 9  # side of the window whose mean is taken away, in pixels
 _TEXT: dict[str, dict[str, int]] = {
@@ -88,20 +89,23 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Text encoder → mean over tokens → joint space."""
+    """Text encoder → mean and strongest response over tokens → joint space."""
 
     def __init__(self, backbone: nn.Module, width: int, config: ModelConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.norm = nn.LayerNorm(width)
-        self.project = nn.Linear(width, config.embed_dim)
+        self.project = nn.Linear(2 * width, config.embed_dim)
 
     def forward(self, ids_TK: Tensor, mask_TK: Tensor) -> Tensor:
         """Encode token ids; [T, D], not normalised."""
         hidden_TKC = self.backbone(input_ids=ids_TK, attention_mask=mask_TK).last_hidden_state
         weight_TK1 = mask_TK[:, :, None].to(hidden_TKC.dtype)
         mean_TC = (hidden_TKC * weight_TK1).sum(dim=1) / weight_TK1.sum(dim=1).clamp(min=1)
-        projected: Tensor = self.project(self.norm(mean_TC))
+        # The mean hides one "no" among fifteen words; the strongest response of any word keeps it.
+        strongest_TC = hidden_TKC.masked_fill(weight_TK1 == 0, float("-inf")).amax(dim=1)
+        pooled_T2C = torch.stack([mean_TC, strongest_TC], dim=1)
+        projected: Tensor = self.project(self.norm(pooled_T2C).flatten(1))
         return projected
 
 
@@ -141,6 +145,9 @@ def build_text(config: ModelConfig, vocabulary: int, *, pretrained: bool) -> tup
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **_TEXT[config.preset],
         )  # fmt: skip
     backbone = _build(config.text if pretrained else None, resolved)
+    if config.text is None:
+        # Positions start as large as words otherwise, and make all texts alike; words should lead.
+        nn.init.normal_(backbone.get_input_embeddings().weight, std=_WORD_DEVIATION)  # type: ignore[operator]
     return TextEncoder(backbone, int(resolved.hidden_size), config), resolved.to_dict()
 
 

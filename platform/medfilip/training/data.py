@@ -98,6 +98,10 @@ class PairSet:
         names = self.codebook.categories
         return [(names[item["category"]], CERTAINTIES[item["certainty"]]) for item in self.rows[index]["findings"]]
 
+    def texts_of(self, item: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the text variants of a finding of these pairs."""
+        return tuple(self._texts[i] for i in item["text_ids"])
+
     def all_texts(self) -> list[str]:
         """Return the distinct texts that these pairs can draw, sorted."""
         return sorted({self._texts[i] for row in self.rows for item in row["findings"] for i in item["text_ids"]})

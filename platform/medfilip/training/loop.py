@@ -16,12 +16,12 @@ import torch
 from torch import distributed as dist
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import fingerprint
+from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.findings.truth import ABSENT, UNKNOWN, category_truth
 from medfilip.model.calibration import Calibration, fit_calibration
 from medfilip.model.checkpoint import Versions, save_checkpoint
 from medfilip.model.diagnoser import Diagnoser
-from medfilip.model.distributed import World
+from medfilip.model.distributed import World, share_weights
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.tokenizer import Tokenizer
 from medfilip.training.data import PairSet, TrainData, vocabulary_texts
@@ -29,8 +29,10 @@ from medfilip.training.order import batch_rows, rank_slice, steps_per_epoch
 from medfilip.training.settings import TrainSettings
 from medfilip.training.state import Progress, resume, run_name, state_files
 from medfilip.training.step import Task, batch_loss, make_optimizer, train_step
+from medfilip.training.warmup import warm_up_texts
 
 _VALIDATION_ROWS = 512  # enough for a stable loss; the evaluation proper sees everything
+_CENTRING_ROWS = 128
 
 
 class Reporter(Protocol):
@@ -98,7 +100,12 @@ def fit(settings: TrainSettings, data: TrainData, world: World, reporter: Report
     """
     run = _start(settings, data, world, workdir)
     latest = reporter.latest_checkpoint()
-    done = resume(latest, run.model, run.optimizer, run.name) if latest is not None else 0
+    if latest is not None:
+        done = resume(latest, run.model, run.optimizer, run.name)
+    else:
+        done = 0
+        warm_up_texts(run.model, data, run.task, settings)
+        share_weights(run.model, world)
     every = settings.report_steps or steps_per_epoch(len(data.train), settings.global_batch)
     losses: list[float] = []
     for step in range(done, run.steps):
@@ -121,7 +128,10 @@ def build_model(settings: TrainSettings, data: TrainData, world: World) -> DualE
         ).to_json()
         tokenizer = Tokenizer.from_json(_from_rank_0(trained, world), config.max_tokens)
     torch.manual_seed(settings.seed)
-    return DualEncoder(config, tokenizer)
+    model = DualEncoder(config, tokenizer)
+    sample = range(min(len(data.train), _CENTRING_ROWS))
+    model.centre(data.train.pixels(sample), data.train.all_texts()[: 4 * _CENTRING_ROWS])
+    return model
 
 
 def calibrate(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> Calibration:
@@ -159,6 +169,7 @@ def _start(settings: TrainSettings, data: TrainData, world: World, workdir: Path
         {
             "ontology": data.ontology.fingerprint,
             "knowledge": data.knowledge.fingerprint,
+            "tokenizer": sha256_bytes(model.tokenizer.to_json().encode()),
             "rows": fingerprint([row["image_id"] for row in data.train.rows]),
         },
     )

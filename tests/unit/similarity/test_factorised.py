@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medfilip.findings.codes import Codebook
@@ -164,6 +164,7 @@ FINDINGS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(item=FINDINGS)
 def test_a_finding_matches_its_own_text_fully(item):
     assert pair([item], item) == pytest.approx((1, 1))
@@ -183,6 +184,7 @@ def test_bounds_and_independence_of_the_batch(reports, texts):
         assert torch.equal(alone[0], target[row]) and torch.equal(alone_mask[0], mask[row])
 
 
+@settings(deadline=None, max_examples=50)
 @given(items=st.lists(FINDINGS, min_size=2, max_size=5))
 def test_packing_and_concatenating_keep_findings(items):
     rows = [BOOK.encode(item) for item in items]

@@ -31,7 +31,7 @@ class Pictures:
 
 def settings(**changes):
     model = ModelConfig(image_size=SIZE, embed_dim=32, max_tokens=48)
-    return TrainSettings(**{"model": model, "epochs": 2, "global_batch": 8, **changes})
+    return TrainSettings(**{"model": model, "epochs": 2, "global_batch": 8, "text_warmup": 0, **changes})
 
 
 def studies(count, seed=0):

@@ -106,10 +106,8 @@ def test_equal_settings_give_equal_models():
 
 
 def test_a_small_corpus_is_learned_and_negation_with_it(tmp_path):
-    data = train_data(count=96, validation=48)
-    result = fit(
-        settings(epochs=14, global_batch=16, learning_rate=2e-3), data, World(), LocalReporter(tmp_path), tmp_path
-    )
+    data = train_data(count=96, validation=40)
+    result = fit(settings(epochs=14, global_batch=16, text_warmup=60), data, World(), LocalReporter(tmp_path), tmp_path)
     diagnoser = Diagnoser.load(result.folder)
     pixels, _, truth = studies(80, seed=9)
     scores = diagnoser.score(diagnoser.encode_images(pixels), diagnoser.encode_labels(CATEGORIES))
