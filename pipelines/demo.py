@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,15 +77,30 @@ class Demo:
 
 def run_demo(root: Path) -> None:
     """Walk the whole way and sum up on one screen."""
-    # What engines and Ray's core say on their way up is for their developers; errors come back as errors.
-    for name, level in (("VLLM_LOGGING_LEVEL", "ERROR"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(name, level)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     demo = Demo(root.absolute(), Console(highlight=False))
     demo.console.print(f"The whole way on {STUDIES} synthetic studies; everything is written below {demo.root}.\n")
-    with ray_session(RaySettings()):
-        corpus, evaluated, trained, ingested = _prepare_and_train(demo)
-    answers = _serve(demo, corpus, trained, ingested)
+    with _library_messages(demo.root / "messages.log"):
+        with ray_session(RaySettings()):
+            corpus, evaluated, trained, ingested = _prepare_and_train(demo)
+        answers = _serve(demo, corpus, trained, ingested)
     _sum_up(demo, evaluated, answers)
+
+
+@contextmanager
+def _library_messages(file: Path) -> Iterator[None]:
+    """Keep what Ray, vLLM and their native parts write to standard error in a file, off the screen."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with file.open("wb") as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
 
 
 def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
