@@ -70,7 +70,7 @@ class Demo:
         settings = load_settings(module.SETTINGS, name, overrides=[*overrides, f"root={self.root / 'runs'}"])
         with self.stage(label or name, what) as result:
             outcome = module.run(settings, new_run=False)
-            done = " (had already finished)" if outcome.already_finished else ""
+            done = " (done before)" if outcome.already_finished else ""
             result.append(describe(outcome) + done)
         return outcome
 
@@ -210,14 +210,14 @@ def _serve(demo: Demo, corpus: Path, trained: Outcome, ingested: Outcome) -> lis
 
 
 def _sum_up(demo: Demo, evaluated: Outcome, answers: list[tuple[str, Diagnosis, set[str]]]) -> None:
-    table = Table(title="\nWhat the endpoint said (probability; [bold green]bold: drawn in the image[/])", box=None)
+    table = Table(title="\nProbabilities from the endpoint ([bold green]* drawn in the image[/])", box=None)
     table.title_justify = "left"
     table.add_column("study")
     for finding in answers[0][1].findings:
         table.add_column(finding.label.replace("_", " "), justify="right")
     for report_id, diagnosis, present in answers:
         cells = [
-            f"[bold green]{finding.probability:.2f}[/]" if finding.label in present else f"{finding.probability:.2f}"
+            f"[bold green]{finding.probability:.2f}*[/]" if finding.label in present else f"{finding.probability:.2f} "
             for finding in diagnosis.findings
         ]
         table.add_row(report_id, *cells)
