@@ -24,7 +24,8 @@ esac
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then kind=gpu; fi
 
 index=()
-if [ "$kind" != gpu ] && curl -fsS --max-time 3 -o /dev/null https://download.pytorch.org/whl/cpu/torch/ 2>/dev/null; then
+probe='import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=3).close()'
+if [ "$kind" != gpu ] && "$python" -c "$probe" https://download.pytorch.org/whl/cpu/torch/ 2>/dev/null; then
   # PyPI's Linux wheel of torch brings several GB of CUDA; PyTorch's own index has the CPU build.
   index=(--extra-index-url https://download.pytorch.org/whl/cpu)
 fi
