@@ -22,7 +22,7 @@ SECTION = pa.struct([("name", _text), ("start", pa.int32()), ("end", pa.int32())
 EVIDENCE = pa.struct([("slot", _text), ("start", pa.int32()), ("end", pa.int32())])
 """Where a slot of a finding stands in the text; ``slot`` is mention, certainty, severity, laterality, site, …"""
 
-FINDING_FIELDS: list[tuple[str, pa.DataType]] = [
+FINDING_SLOTS: list[tuple[str, pa.DataType]] = [
     ("category", _text),
     ("certainty", _text),
     ("hedge", _text),
@@ -34,10 +34,11 @@ FINDING_FIELDS: list[tuple[str, pa.DataType]] = [
     ("patterns", _texts),
     ("change", _text),
     ("chronicity", _text),
-    ("alignment", _text),
-    ("evidence", pa.list_(EVIDENCE)),
 ]
-"""Columns of a finding, in the order of `medfilip.findings.finding.Finding`; a missing slot is null."""
+"""What a finding says; a missing slot is null or empty."""
+
+FINDING_FIELDS = [*FINDING_SLOTS, ("alignment", _text), ("evidence", pa.list_(EVIDENCE))]
+"""Columns of a finding in a text, in the order of `medfilip.findings.finding.Finding`; a missing slot is null."""
 
 FINDING = pa.struct(FINDING_FIELDS)
 
@@ -208,17 +209,7 @@ RESOLVED_FINDINGS = DatasetSchema(
             ("finding_id", pa.int64()),
             ("study_id", _text),
             ("report_id", _text),
-            ("category", _text),
-            ("certainty", _text),
-            ("hedge", _text),
-            ("severity", _text),
-            ("size", _text),
-            ("size_mm", pa.float32()),
-            ("laterality", _text),
-            ("sites", _texts),
-            ("patterns", _texts),
-            ("change", _text),
-            ("chronicity", _text),
+            *FINDING_SLOTS,
             ("mention_ids", pa.list_(pa.int64())),
             ("conflict", pa.bool_()),
         ]
