@@ -16,6 +16,7 @@ from medfilip.imaging.reader import read_image
 from medfilip.storage.location import Location
 from medfilip.storage.schemas import IMAGES, REJECTED
 from medfilip.storage.shards import write_shard
+from pipelines.row_index import IndexRow, write_index
 
 FILES_PER_PART = 64
 PHANTOM = "phantom"
@@ -69,7 +70,7 @@ def ingest_images(
     synthetic: bool,
 ) -> dict[str, Any]:
     """Read the files of a part and stage ``images`` rows without a split; one bad file costs one row."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     rejected: list[dict[str, object]] = []
     with IsolatedDecoder(limits) as decoder:
         for name in part.names:
@@ -85,8 +86,13 @@ def ingest_images(
                 rejected.append({"id": image_id, "stage": "ingest", "code": error.code, "message": error.message})
     path = f"part-{part.number:05d}.parquet"
     write_shard(staging / "images", path, IMAGES, IMAGES.from_rows(rows))
+    write_index(staging / f"images_index/{path}", map(_index_row, rows))
     write_shard(staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
     return {"path": path, "rows": len(rows), "rejected": len(rejected)}
+
+
+def _index_row(row: dict[str, Any]) -> IndexRow:
+    return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
 
 
 def _read_bounded(file: Location, limits: ImageLimits) -> bytes:
@@ -100,7 +106,7 @@ def _read_bounded(file: Location, limits: ImageLimits) -> bytes:
     return file.read_bytes()
 
 
-def _row(image: Radiograph, image_id: str, key: bytes, store_size: int) -> dict[str, object]:
+def _row(image: Radiograph, image_id: str, key: bytes, store_size: int) -> dict[str, Any]:
     study = image.study_uid or image_id
     pixels = to_store(image.pixels, store_size)
     return {

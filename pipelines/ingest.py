@@ -30,6 +30,7 @@ from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome
+from pipelines.row_index import IndexRow, find_duplicates, read_index, write_index
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
 
@@ -156,7 +157,7 @@ def _stage_reports(
     synthetic: bool,
 ) -> dict[str, Any]:
     number, part = numbered
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     rejected: list[dict[str, object]] = []
 
     def refuse(report_id: str, code: ErrorCode, message: str) -> None:
@@ -173,11 +174,17 @@ def _stage_reports(
             rows.append(row | {"source": PHANTOM} if synthetic else row)
     path = f"part-{number:05d}.parquet"
     write_shard(staging / "reports", path, REPORTS, REPORTS.from_rows(rows))
+    write_index(staging / f"reports_index/{path}", map(_index_row, rows))
     write_shard(staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(rejected))
     return {"path": path, "rows": len(rows), "rejected": len(rejected)}
 
 
-def _report_row(report: RawReport, key: bytes, *, keep_ids: bool) -> dict[str, object]:
+def _index_row(row: dict[str, Any]) -> IndexRow:
+    content = sha256_bytes(row["text"].encode())
+    return IndexRow(row["report_id"], row["patient_id"], row["study_id"], content, row["split"])
+
+
+def _report_row(report: RawReport, key: bytes, *, keep_ids: bool) -> dict[str, Any]:
     return {
         "report_id": report.report_id if keep_ids else pseudonym(key, "report", report.report_id),
         "study_id": pseudonym(key, "study", report.study_id),
@@ -194,8 +201,8 @@ def _publish(
 ) -> None:
     staging = ingest.staging
     index = {
-        "reports": [_index(staging / "reports" / part["path"], REPORTS, "report_id", "text") for part in reports],
-        "images": [_index(staging / "images" / part["path"], IMAGES, "image_id", "pixel_hash") for part in images],
+        schema.name: [read_index(staging / f"{schema.name}_index/{part['path']}") for part in parts]
+        for schema, parts in ((REPORTS, reports), (IMAGES, images))
     }
     rows = [row for tables in index.values() for table in tables for row in table]
     splits = assign_splits(key, ((row.patient, (row.content,)) for row in rows), shares.model_dump())
@@ -203,17 +210,20 @@ def _publish(
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
-    for name, schema, parts in (("reports", REPORTS, reports), ("images", IMAGES, images)):
+    for schema, parts in ((REPORTS, reports), (IMAGES, images)):
         if not parts:
             continue
-        duplicates = _duplicates(index[name])
-        publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema, splits=splits)
-        numbered = [(part["path"], duplicates[number]) for number, part in enumerate(parts)]
-        for record in map_parts(staging, f"publish_{name}", publish, numbered):
+        name, tables = schema.name, index[schema.name]
+        staged = [
+            _StagedPart(part["path"], repeated, [splits[row.patient] for row in table])
+            for part, repeated, table in zip(parts, find_duplicates(tables), tables, strict=True)
+        ]
+        publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema)
+        for record in map_parts(staging, f"publish_{name}", publish, staged):
             shards[name].append(Shard(**record["shard"]))
             shards["rejected"].append(Shard(**record["rejected_shard"]))
-            counts += Counter({name: record["shard"]["rows"]} | record["splits"])
-            rejected += Counter(record["rejected"])
+            counts.update({name: record["shard"]["rows"]} | record["splits"])
+            rejected.update(record["rejected"])
     if not any(shard.rows for name in ("reports", "images") for shard in shards[name]):
         raise MedfilipError(
             ErrorCode.INPUT_EMPTY,
@@ -223,46 +233,16 @@ def _publish(
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
-class _IndexRow(NamedTuple):
-    """What the look over a staged part sees of a row: no text, no pixels."""
+class _StagedPart(NamedTuple):
+    """A staged part with what the look over all parts decided: rows to refuse, and the split of every row."""
 
-    row_id: str
-    patient: str
-    study: str
-    content: str
-    split: str | None
+    path: str
+    repeated: list[int]
+    splits: list[str]
 
 
-def _index(file: Location, schema: DatasetSchema, id_column: str, content: str) -> list[_IndexRow]:
-    columns = [id_column, "patient_id", "study_id", content, "split"]
-    table = decode_shard(file.read_bytes(), file, schema, columns)
-    values = table[content].to_pylist()
-    hashes = values if content == "pixel_hash" else [sha256_bytes(text.encode()) for text in values]
-    ids, patients, studies, splits = (table[name].to_pylist() for name in (*columns[:3], "split"))
-    return [_IndexRow(*row) for row in zip(ids, patients, studies, hashes, splits, strict=True)]
-
-
-def _duplicates(tables: list[list[_IndexRow]]) -> list[list[int]]:
-    """Return, by part, the rows whose id, or content within their study, an earlier row already has.
-
-    The same words about the same patient in another study are no duplicate: a second normal radiograph.
-    """
-    seen: set[object] = set()
-    repeated: list[list[int]] = []
-    for table in tables:
-        rows: list[int] = []
-        for number, row in enumerate(table):
-            if row.row_id in seen or (row.study, row.content) in seen:
-                rows.append(number)
-            seen.update((row.row_id, (row.study, row.content)))
-        repeated.append(rows)
-    return repeated
-
-
-def _publish_part(
-    numbered: tuple[str, list[int]], *, run: Location, staging: Location, schema: DatasetSchema, splits: dict[str, str]
-) -> dict[str, Any]:
-    path, repeated = numbered
+def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
+    path, repeated, splits = part
     file = staging / schema.name / path
     table = decode_shard(file.read_bytes(), file, schema)
     code = ErrorCode.REPORT_DUPLICATE if schema.name == REPORTS.name else ErrorCode.IMAGE_DUPLICATE
@@ -272,10 +252,8 @@ def _publish_part(
     ids = table.column(0).to_pylist()
     extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
     refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])
-    keep = pa.array([row not in set(repeated) for row in range(table.num_rows)], pa.bool_())
-    table = table.filter(keep)
-    drawn = pa.array([splits[patient] for patient in table["patient_id"].to_pylist()], pa.string())
-    table = table.set_column(table.column_names.index("split"), "split", drawn)
+    table = table.set_column(table.column_names.index("split"), "split", pa.array(splits, pa.string()))
+    table = table.filter(pa.array([row not in set(repeated) for row in range(table.num_rows)], pa.bool_()))
     return {
         "shard": write_shard(run, f"{schema.name}/{path}", schema, table).model_dump(),
         "rejected_shard": write_shard(run, f"rejected/{schema.name}-{path}", REJECTED, refused).model_dump(),
