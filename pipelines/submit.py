@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipelines.job import JOBS
 _PROJECT = "medfilip"
 _PACKAGES = ("medfilip", "pipelines", "serve")
 _STOPPED_EXIT_CODE = 130
+_READY_S = 60.0
 
 
 def submit_job(job: str, overrides: list[str], *, address: str, config: Path | None, new_run: bool) -> int:
@@ -48,14 +50,32 @@ def submit_job(job: str, overrides: list[str], *, address: str, config: Path | N
     client = _client(address)
     with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder))
-        submission = client.submit_job(
-            entrypoint=shlex.join(entrypoint),
-            submission_id=f"{_PROJECT}-{job}-{new_run_id()}",
-            runtime_env={"py_modules": [str(wheel)], "env_vars": {"RAY_USAGE_STATS_ENABLED": "0"}},
-            metadata={"job": job},
-        )
+        submission = _submit(client, job, shlex.join(entrypoint), wheel)
     sys.stdout.write(f"submitted {submission} to {address}\n")
     return _follow(client, submission)
+
+
+def _submit(client: Any, job: str, entrypoint: str, wheel: Path) -> str:
+    """Submit, waiting for a cluster that has just started to be ready for jobs."""
+    submission = f"{_PROJECT}-{job}-{new_run_id()}"
+    environment = {"py_modules": [str(wheel)], "env_vars": {"RAY_USAGE_STATS_ENABLED": "0"}}
+    deadline = time.monotonic() + _READY_S
+    while True:
+        try:
+            client.submit_job(
+                entrypoint=entrypoint, submission_id=submission, runtime_env=environment, metadata={"job": job}
+            )
+        except RuntimeError as error:
+            # The dashboard answers before the agent that starts jobs does.
+            if "agent" in str(error) and time.monotonic() < deadline:
+                time.sleep(1.0)
+                continue
+            raise MedfilipError(
+                ErrorCode.JOB_FAILED,
+                "The cluster did not accept the job.",
+                fix="Look at the dashboard's log on the head node, and try again; --debug shows the cluster's answer.",
+            ) from error
+        return submission
 
 
 def flat_overrides(settings: Settings) -> list[str]:
