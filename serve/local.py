@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import sys
@@ -107,6 +108,8 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
     from ray import serve as rayserve
 
     from serve.app import LOGGING, build
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve set it to tell every step
 
     application = build(settings.model_dump(mode="json"))
     if not own_ray and rayserve.status().proxies:
