@@ -204,9 +204,18 @@ def _publish(
         schema.name: [read_index(staging / f"{schema.name}_index/{part['path']}") for part in parts]
         for schema, parts in ((REPORTS, reports), (IMAGES, images))
     }
+    # Many de-identified images name no patient: then their study's report says whose they are.
+    patient_of = {row.study: row.patient for table in index[REPORTS.name] for row in table}
+    for tables in index.values():
+        for table in tables:
+            table[:] = [row._replace(patient=patient_of.get(row.study, row.patient)) for row in table]
     rows = [row for tables in index.values() for table in tables for row in table]
-    splits = assign_splits(key, ((row.patient, (row.content,)) for row in rows), shares.model_dump())
-    splits |= {row.patient: row.split for row in rows if row.split}
+    splits = assign_splits(
+        key,
+        ((row.patient, (row.content, f"study:{row.study}")) for row in rows),
+        shares.model_dump(),
+        ((row.patient, row.split) for row in rows if row.split),
+    )
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
@@ -215,7 +224,7 @@ def _publish(
             continue
         name, tables = schema.name, index[schema.name]
         staged = [
-            _StagedPart(part["path"], repeated, [splits[row.patient] for row in table])
+            _StagedPart(part["path"], repeated, [row.patient for row in table], [splits[row.patient] for row in table])
             for part, repeated, table in zip(parts, find_duplicates(tables), tables, strict=True)
         ]
         publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema)
@@ -234,15 +243,16 @@ def _publish(
 
 
 class _StagedPart(NamedTuple):
-    """A staged part with what the look over all parts decided: rows to refuse, and the split of every row."""
+    """A staged part with what the look over all parts decided: rows to refuse; patient and split of every row."""
 
     path: str
     repeated: list[int]
+    patients: list[str]
     splits: list[str]
 
 
 def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
-    path, repeated, splits = part
+    path, repeated, patients, splits = part
     file = staging / schema.name / path
     table = decode_shard(file.read_bytes(), file, schema)
     code = ErrorCode.REPORT_DUPLICATE if schema.name == REPORTS.name else ErrorCode.IMAGE_DUPLICATE
@@ -252,7 +262,8 @@ def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema
     ids = table.column(0).to_pylist()
     extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
     refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])
-    table = table.set_column(table.column_names.index("split"), "split", pa.array(splits, pa.string()))
+    for name, values in (("patient_id", patients), ("split", splits)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
     table = table.filter(pa.array([row not in set(repeated) for row in range(table.num_rows)], pa.bool_()))
     return {
         "shard": write_shard(run, f"{schema.name}/{path}", schema, table).model_dump(),

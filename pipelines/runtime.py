@@ -66,7 +66,7 @@ def map_parts(
                 ray.get(finished)
             running.append(work.remote(part, records / name))
         ray.get(running)
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         raise task_error(error) from error
     return [json.loads((records / name).read_bytes()) for name in names]
 
@@ -75,7 +75,7 @@ def task_error(error: BaseException) -> BaseException:
     """Return the error of ours that work on the cluster failed with, or one that quotes nothing of its input."""
     for cause in _causes(error):
         if isinstance(cause, MedfilipError):
-            return cause
+            return MedfilipError(cause.code, cause.message, fix=cause.fix)
         if isinstance(cause, OSError):
             return MedfilipError(
                 ErrorCode.STORAGE_FAILED,
@@ -90,11 +90,18 @@ def task_error(error: BaseException) -> BaseException:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it wraps: Ray's task errors in ``cause``, Ray Train's in ``worker_failures``."""
+    """Yield an error and what it wraps: Ray's task errors in ``cause``, Ray Train's in ``worker_failures``.
+
+    Ray makes its task error an instance of the error's own class too, whose text is the worker's whole traceback: only
+    what it wraps is told.
+    """
+    from ray.exceptions import RayTaskError
+
     queue = [error]
     while queue:
         current = queue.pop(0)
-        yield current
+        if not isinstance(current, RayTaskError):
+            yield current
         found = [getattr(current, "cause", None), current.__cause__]
         found += list((getattr(current, "worker_failures", None) or {}).values())
         queue += [item for item in found if isinstance(item, BaseException)]

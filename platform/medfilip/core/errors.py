@@ -37,15 +37,14 @@ class ErrorCode(StrEnum):
     REPORT_TOO_LONG = "report_too_long"
     REPORT_DUPLICATE = "report_duplicate"
     REPORT_UNREADABLE = "report_unreadable"
+    SPLIT_UNKNOWN = "split_unknown"
     EXCLUDED = "excluded"
     # extraction
-    ENGINE_UNAVAILABLE = "engine_unavailable"
     ENGINE_UNTRAINED = "engine_untrained"
     ENGINE_FAILED = "engine_failed"
     REPLY_INVALID = "reply_invalid"
     REPLY_TRUNCATED = "reply_truncated"
     SENTENCE_TOO_LONG = "sentence_too_long"
-    FINDING_UNGROUNDED = "finding_ungrounded"
     # images
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_NOT_DICOM = "image_not_dicom"

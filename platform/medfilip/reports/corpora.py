@@ -23,6 +23,16 @@ CorpusKind = Literal["auto", "table", "openi"]
 MAX_REPORT_CHARACTERS = 100_000
 XML_FILES_PER_PART = 2_000
 
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 _TABLE_COLUMNS = ("report_id", "study_id", "patient_id", "text")
 _OPENI_SECTIONS = ("indication", "comparison", "findings", "impression")
 _OPENI_COLUMNS = ("report_id", *_OPENI_SECTIONS)
@@ -102,10 +112,14 @@ def read_part(part: CorpusPart) -> Iterator[RawReport | RejectedReport]:
         for uri in part.uris:
             yield read_xml_report(Location.parse(uri))
         return
-    with Location.parse(part.uris[0]).filesystem.open_input_file(Location.parse(part.uris[0]).path) as stream:
-        table = pq.ParquetFile(stream).read_row_group(part.row_group)
+    file = Location.parse(part.uris[0])
+    try:
+        with file.filesystem.open_input_file(file.path) as stream:
+            table = pq.ParquetFile(stream).read_row_group(part.row_group)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(file) from error
     for row in table.to_pylist():
-        yield check_report(_from_openi(row) if part.kind == "openi" else _from_table(row))
+        yield _check_row(row, part.kind)
 
 
 def check_report(report: RawReport) -> RawReport | RejectedReport:
@@ -118,15 +132,29 @@ def check_report(report: RawReport) -> RawReport | RejectedReport:
     return report
 
 
+def _check_row(row: dict[str, object], kind: str) -> RawReport | RejectedReport:
+    if not _string(row["report_id"]):
+        return RejectedReport("", ErrorCode.REPORT_UNREADABLE, "The row has no report_id.")
+    split = _string(row.get("split"))
+    if split and split.lower() not in _SPLIT_NAMES:
+        message = f"The split is none of {', '.join(_SPLIT_NAMES)}."
+        return RejectedReport(str(row["report_id"]), ErrorCode.SPLIT_UNKNOWN, message)
+    return check_report(_from_openi(row) if kind == "openi" else _from_table(row))
+
+
+def _unreadable(file: Location) -> MedfilipError:
+    return MedfilipError(
+        ErrorCode.SHARD_CORRUPT, f"{file} is not a readable Parquet file.", fix="Restore it from a copy."
+    )
+
+
 def _plan_parquet(file: Location, kind: CorpusKind) -> list[CorpusPart]:
     try:
         with file.filesystem.open_input_file(file.path) as stream:
             metadata = pq.ParquetFile(stream)
             names, groups = set(metadata.schema_arrow.names), metadata.num_row_groups
     except (pa.ArrowInvalid, OSError) as error:
-        raise MedfilipError(
-            ErrorCode.SHARD_CORRUPT, f"{file} is not a readable Parquet file.", fix="Restore it from a copy."
-        ) from error
+        raise _unreadable(file) from error
     found: Literal["table", "openi"]
     if kind == "auto":
         found = "openi" if names.issuperset(_OPENI_COLUMNS) and "text" not in names else "table"
@@ -152,7 +180,7 @@ def _from_table(row: dict[str, object]) -> RawReport:
         text=text,
         sections=split_sections(text),
         source="table",
-        split=_string(row.get("split")),
+        split=_SPLIT_NAMES.get((_string(row.get("split")) or "").lower()),
     )
 
 
