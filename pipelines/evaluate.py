@@ -32,7 +32,7 @@ from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.phantom.corpus import PhantomTruth, read_truth
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, read_manifest
+from medfilip.storage.manifest import Manifest, read_manifest, run_folder
 from medfilip.storage.run import Run, RunSpec, open_run, register_file
 from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import iter_shards, read_dataset, read_shard
@@ -78,7 +78,7 @@ class _Embedded:
 
 def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     """Evaluate extraction and diagnosis; see the module's text."""
-    images, findings = Location.parse(settings.images), Location.parse(settings.findings)
+    images, findings = run_folder(settings.images), run_folder(settings.findings)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
     truth = list(read_truth(Path(settings.phantom_truth))) if settings.phantom_truth else []
     images_manifest, findings_manifest = read_manifest(images), read_manifest(findings)

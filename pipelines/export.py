@@ -8,14 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from medfilip.evaluation.openi import predictions
-from medfilip.storage.location import Location
-from medfilip.storage.manifest import read_manifest
+from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.shards import read_dataset
 
 
 def export_predictions(findings: str, out: Path) -> None:
     """Write the ``resolved_findings`` of an extract run to ``out``."""
-    run = Location.parse(findings)
+    run = run_folder(findings)
     table = predictions(read_dataset(run, read_manifest(run), "resolved_findings"))
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, out)

@@ -20,7 +20,7 @@ from medfilip.extraction.engine import OK
 from medfilip.findings.ontology import load_ontology
 from medfilip.reports.sentences import SPLITTER_VERSION
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Shard, read_manifest
+from medfilip.storage.manifest import Shard, read_manifest, run_folder
 from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import REJECTED, SENTENCES
 from medfilip.storage.shards import decode_shard, write_shard
@@ -56,7 +56,7 @@ SETTINGS = ExtractSettings
 
 def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
     """Extract the findings of a corpus; see the module's text."""
-    source = Location.parse(settings.reports)
+    source = run_folder(settings.reports)
     reports = read_manifest(source)
     extractor = vllm_fingerprint(settings.vllm) if settings.engine == "vllm" else lexicon_engine().fingerprint
     spec = RunSpec(

@@ -21,7 +21,11 @@ from pipelines.row_index import IndexRow, write_index
 FILES_PER_PART = 64
 PHANTOM = "phantom"
 """Source of synthetic rows: what is trained on them says so wherever it answers."""
-_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
+_NO_IMAGES = (
+    ".csv", ".gz", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py", ".tsv", ".txt",
+    ".xml", ".yaml", ".yml", ".zip",
+)  # fmt: skip
+"""Names that are surely no image. Everything else is read: DICOM files have any name, often a bare UID."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +37,29 @@ class ImagePart:
     names: tuple[str, ...]
 
 
-def list_images(folder: Location) -> list[str]:
-    """List the image files below a folder: known suffixes, and files without one (DICOM media often have none)."""
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files below a folder, by path relative to it; ``others`` is the number of files of other kinds."""
+
+    names: list[str]
+    stamps: list[tuple[int, int]]
+    others: int
+
+
+def list_images(folder: Location) -> ImageFiles:
+    """List the files below a folder that may be images, with size in bytes and time of change in nanoseconds."""
     if not folder.is_dir():
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND, f"There is no folder of images at {folder}.", fix="Check the setting 'images'."
         )
-    names = [str(file.path.removeprefix(folder.path + "/")) for file in folder.children(recursive=True)]
-    found = [name for name in names if name.lower().endswith(_SUFFIXES) or "." not in name.rsplit("/", 1)[-1]]
-    found = [name for name in found if not (folder / name).is_dir()]
+    files = folder.files()
+    found = [file for file in files if not file.path.lower().endswith(_NO_IMAGES)]
     if not found:
         raise MedfilipError(
-            ErrorCode.INPUT_EMPTY,
-            f"There are no images ({', '.join(_SUFFIXES)}) below {folder}.",
-            fix="Check the setting 'images'.",
+            ErrorCode.INPUT_EMPTY, f"There are no image files below {folder}.", fix="Check the setting 'images'."
         )
-    return found
+    names = [file.path.removeprefix(folder.path + "/") for file in found]
+    return ImageFiles(names, [(file.size, file.mtime_ns or 0) for file in found], len(files) - len(found))
 
 
 def plan_images(folder: Location, names: list[str]) -> list[ImagePart]:

@@ -28,7 +28,7 @@ from medfilip.storage.manifest import Shard
 from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
-from pipelines.images import PHANTOM, ingest_images, list_images, plan_images, rejected_rows
+from pipelines.images import PHANTOM, ImageFiles, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome
 from pipelines.row_index import IndexRow, find_duplicates, read_index, write_index
 from pipelines.runtime import map_parts
@@ -75,7 +75,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     """Ingest a corpus; see the module's text."""
     corpus = plan_corpus(Location.parse(settings.reports), settings.kind) if settings.reports else []
     folder = Location.parse(settings.images) if settings.images else None
-    names = list_images(folder) if folder else []
+    files = list_images(folder) if folder else ImageFiles([], [], 0)
     excluded = _read_excluded(settings.exclude_ids)
     key = project_key()
     spec = RunSpec(
@@ -83,7 +83,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
         # Where the input lies does not matter; what it holds is in the fingerprints of the inputs.
         {name: value for name, value in settings.semantic().items() if name not in ("reports", "images")}
         | {"exclude_ids": sorted(sha256_bytes(item.encode()) for item in excluded)},
-        inputs=_input_fingerprints(corpus, folder, names),
+        inputs=_input_fingerprints(corpus, files),
         # Another key gives other pseudonyms: that is another result.
         versions={"project_key": pseudonym(key, "check", "project")},
     )
@@ -111,9 +111,11 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     excluded=frozenset(excluded),
                     synthetic=_is_phantom(settings.images),
                 )
-                images = map_parts(ingest.staging, "images", stage_images, plan_images(folder, names) if folder else [])
+                images = map_parts(
+                    ingest.staging, "images", stage_images, plan_images(folder, files.names) if folder else []
+                )
             with ingest.stage("publish"):
-                _publish(ingest, reports, images, key, settings.split)
+                _publish(ingest, reports, images, key, settings.split, files.others)
     return _outcome(ingest)
 
 
@@ -136,14 +138,14 @@ def _read_excluded(file: str | None) -> set[str]:
     return {line.strip() for line in lines if line.strip()}
 
 
-def _input_fingerprints(corpus: Sequence[CorpusPart], folder: Location | None, names: list[str]) -> dict[str, str]:
+def _input_fingerprints(corpus: Sequence[CorpusPart], files: ImageFiles) -> dict[str, str]:
     inputs: dict[str, str] = {}
     if corpus:
         uris = list(dict.fromkeys(uri for part in corpus for uri in part.uris))
         inputs["reports"] = fingerprint([sha256_bytes(Location.parse(uri).read_bytes()) for uri in uris])
-    if folder:
-        # Names and sizes only: hashing terabytes of pixels would cost more than reading them once.
-        inputs["images"] = fingerprint([[name, (folder / name).size()] for name in names])
+    if files.names:
+        # From the listing only: hashing terabytes of pixels would cost as much as ingesting them.
+        inputs["images"] = fingerprint([[name, *stamp] for name, stamp in zip(files.names, files.stamps, strict=True)])
     return inputs
 
 
@@ -197,7 +199,12 @@ def _report_row(report: RawReport, key: bytes, *, keep_ids: bool) -> dict[str, A
 
 
 def _publish(
-    ingest: Run, reports: list[dict[str, Any]], images: list[dict[str, Any]], key: bytes, shares: SplitShares
+    ingest: Run,
+    reports: list[dict[str, Any]],
+    images: list[dict[str, Any]],
+    key: bytes,
+    shares: SplitShares,
+    other_files: int,
 ) -> None:
     staging = ingest.staging
     index = {
@@ -239,6 +246,7 @@ def _publish(
             f"Nothing could be ingested; refused: {dict(rejected)}.",
             fix="Check that 'reports' and 'images' point at what they should.",
         )
+    counts["files_of_other_kinds"] = other_files
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 

@@ -21,7 +21,7 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.inject import training_texts
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, Shard, read_manifest
+from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
 from medfilip.storage.run import Run, RunSpec, open_run
 from medfilip.storage.schemas import IMAGES, PAIRS, RESOLVED_FINDINGS, TEXTS
 from medfilip.storage.shards import decode_shard, iter_shards, read_shard, write_shard
@@ -45,7 +45,7 @@ SETTINGS = InjectSettings
 
 def run(settings: InjectSettings, *, new_run: bool = False) -> Outcome:
     """Write the training pairs of a corpus; see the module's text."""
-    findings, images = Location.parse(settings.findings), Location.parse(settings.images)
+    findings, images = run_folder(settings.findings), run_folder(settings.images)
     findings_manifest, images_manifest = read_manifest(findings), read_manifest(images)
     ontology, knowledge = load_ontology(), load_knowledge()
     spec = RunSpec(

@@ -20,7 +20,7 @@ from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.distributed import World
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, Shard, read_manifest
+from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
 from medfilip.storage.run import Run, RunSpec, open_run, register_file
 from medfilip.storage.shards import iter_shards
 from medfilip.training.data import load_pairs
@@ -50,7 +50,7 @@ SETTINGS = PretrainSettings
 
 def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
     """Train a model; see the module's text."""
-    pairs, images = read_manifest(Location.parse(settings.pairs)), read_manifest(Location.parse(settings.images))
+    pairs, images = read_manifest(run_folder(settings.pairs)), read_manifest(run_folder(settings.images))
     spec = RunSpec(
         "pretrain",
         {"train": settings.train.model_dump(mode="json")},
@@ -61,7 +61,7 @@ def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
         if pretrain.manifest is not None:
             return _outcome(pretrain, settings, already_finished=True)
         with ray_session(settings.ray, settings.ray.address), pretrain.stage("train"):
-            trained = _train(pretrain, settings, synthetic=_is_synthetic(Location.parse(settings.images), images))
+            trained = _train(pretrain, settings, synthetic=_is_synthetic(run_folder(settings.images), images))
         files, metrics = _publish_checkpoint(pretrain.location, trained)
         pretrain.publish({}, files=files, metrics=metrics, counts={"training_workers": settings.workers})
     return _outcome(pretrain, settings)
@@ -92,8 +92,8 @@ def _train(pretrain: Run, settings: PretrainSettings, *, synthetic: bool) -> Loc
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "pairs": str(Location.parse(settings.pairs)),
-            "images": str(Location.parse(settings.images)),
+            "pairs": str(run_folder(settings.pairs)),
+            "images": str(run_folder(settings.images)),
             "train": settings.train.model_dump(mode="json"),
             "synthetic": synthetic,
         },

@@ -6,7 +6,9 @@ cheaper to refuse from the header than to survive in the decoder.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from medfilip.core.settings import Settings
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -32,7 +34,7 @@ COMPRESSED_SYNTAXES = frozenset(
 """Transfer syntaxes with encapsulated pixels (PS3.5, annex A.4); only the isolated worker decodes them."""
 
 
-class ImageLimits(BaseModel):
+class ImageLimits(Settings):
     """Bounds on one image from outside.
 
     Attributes
@@ -52,8 +54,6 @@ class ImageLimits(BaseModel):
     transfer_syntaxes
         DICOM transfer syntax UIDs that are accepted.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_file_bytes: int = Field(default=64 * 2**20, gt=0)
     max_pixels: int = Field(default=40_000_000, gt=0)

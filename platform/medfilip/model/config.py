@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from medfilip.core.settings import Settings
 
 Preset = Literal["tiny", "small"]
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """Architecture of a dual encoder.
 
     Without ``vision`` and ``text`` the preset's encoders are built from scratch. With them, Hugging Face models are
     read from a name or a local path; their resolved configurations are kept in ``vision_config`` and ``text_config``,
     so that a checkpoint loads without the originals.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Preset = Field(default="tiny", description="encoders from scratch: tiny (a CPU, minutes) or small (a GPU)")
     image_size: int = Field(default=64, ge=32, le=1024, description="side of the square input, in pixels")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from medfilip.core.settings import Settings
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import Ontology
 
@@ -21,10 +22,8 @@ VIEWS: tuple[str, ...] = ("frontal", "lateral", "unknown")
 _ANCESTOR_SITE = 0.5  # "lung" and "lower lobe" overlap, but less than two names of one region
 
 
-class SimilarityWeights(BaseModel):
+class SimilarityWeights(Settings):
     """Weights of the factorised similarity (method, section 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     category: float = Field(default=0.5, gt=0, le=1, description="share of the category itself")
     location: float = Field(default=0.3, ge=0, le=1, description="share of the overlap of region and side")

@@ -52,10 +52,10 @@ class Location:
         if parts.scheme == "file":
             return cls("file", str(Path(parts.path).absolute()))
         path = f"{parts.netloc}{parts.path}".rstrip("/")
-        if not parts.netloc or ".." in path.split("/"):
+        if not parts.netloc or ".." in path.split("/") or parts.query or parts.fragment:
             raise MedfilipError(
                 ErrorCode.URI_NOT_ALLOWED,
-                "An s3:// location needs a bucket and no '..' in its key.",
+                "An s3:// location needs a bucket, and no '..', '?' or '#' in its key.",
                 fix="Write s3://bucket/prefix.",
             )
         return cls("s3", path)
@@ -110,6 +110,12 @@ class Location:
             (Location(self.scheme, info.path) for info in self.filesystem.get_file_info(selector)),
             key=lambda at: at.path,
         )
+
+    def files(self) -> list[pafs.FileInfo]:
+        """Files below this folder and its subfolders with their size and time of change, sorted by path."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        found = [info for info in self.filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
+        return sorted(found, key=lambda info: info.path)
 
     def read_bytes(self) -> bytes:
         """Read the whole file."""

@@ -8,7 +8,7 @@ shard hashes); timings and hosts stand beside it, so that two runs of the same w
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +17,10 @@ from medfilip.core.fingerprint import fingerprint
 from medfilip.storage.location import Location
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION: Literal[1] = 1
+
+_BESIDE_THE_CONTENT = {"fingerprint", "run_id", "started_at", "finished_at", "seconds", "environment"}
+"""What may differ between two runs of the same work."""
 
 
 class Shard(BaseModel):
@@ -46,7 +49,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    manifest_version: int = MANIFEST_VERSION
+    manifest_version: Literal[1] = MANIFEST_VERSION
     job: str
     run_id: str
     config_fingerprint: str
@@ -68,15 +71,7 @@ class Manifest(BaseModel):
 
     def with_fingerprint(self) -> Manifest:
         """Return a copy whose fingerprint is computed from its content."""
-        content = {
-            "job": self.job,
-            "config": self.config_fingerprint,
-            "datasets": {
-                name: [entry.schema_version, sorted(shard.sha256 for shard in entry.shards)]
-                for name, entry in self.datasets.items()
-            },
-            "files": sorted(f"{item.path}:{item.sha256}" for item in self.files),
-        }
+        content = self.model_dump(mode="json", exclude=_BESIDE_THE_CONTENT)
         return self.model_copy(update={"fingerprint": fingerprint(content)})
 
     def dataset(self, name: str) -> DatasetEntry:
@@ -91,9 +86,15 @@ class Manifest(BaseModel):
         return self.datasets[name]
 
 
+def run_folder(uri: str) -> Location:
+    """Return the folder of a run that a user named by its folder or by its manifest."""
+    location = Location.parse(uri)
+    return location.parent if location.name == MANIFEST_NAME else location
+
+
 def read_manifest(run: Location) -> Manifest:
-    """Read the manifest of a run, given its folder or the manifest itself."""
-    location = run if run.name == MANIFEST_NAME else run / MANIFEST_NAME
+    """Read and check the manifest of a run, given its folder."""
+    location = run / MANIFEST_NAME
     if not location.exists():
         raise MedfilipError(
             ErrorCode.INPUT_NOT_PUBLISHED,

@@ -194,6 +194,12 @@ def load_pairs(
             f"The pairs were coded with ontology {coded_with}; this version has {ontology.fingerprint}.",
             fix="Run the job that writes pairs again with this version of medfilip.",
         )
+    if manifest.inputs.get("images", images_manifest.fingerprint) != images_manifest.fingerprint:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            "The pairs were made from another images run: their rows would point at other people's images.",
+            fix="Give images= the run that the inject job was given.",
+        )
     rows = read_dataset(run, manifest, PAIRS.name).to_pylist()
     table = read_dataset(run, manifest, TEXTS.name, ["text_id", "text"])
     texts = dict(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))

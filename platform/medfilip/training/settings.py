@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from medfilip.core.settings import Settings, operational
 from medfilip.model.config import ModelConfig
 from medfilip.similarity.tables import SimilarityWeights
 
 Objective = Literal["soft_sigmoid", "soft_infonce", "infonce"]
 
 
-class AugmentSettings(BaseModel):
+class AugmentSettings(Settings):
     """Changes of an image that leave its findings as they are; there is no flip, which would swap left and right."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = Field(default=True, description="augment training images")
     shift: float = Field(default=0.05, ge=0, le=0.3, description="largest shift, as a fraction of the side")
@@ -25,10 +24,8 @@ class AugmentSettings(BaseModel):
     noise: float = Field(default=0.02, ge=0, le=0.5, description="noise, as a fraction of the grey range")
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """Settings of ``pretrain``; the defaults learn a small corpus from scratch in minutes on a CPU."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelConfig = ModelConfig()
     objective: Objective = Field(default="soft_sigmoid", description="soft_sigmoid, soft_infonce or infonce (baseline)")
@@ -45,5 +42,5 @@ class TrainSettings(BaseModel):
     max_texts: int = Field(default=12, ge=1, le=200, description="texts drawn for one image in one step")
     seed: int = Field(default=0, ge=0, description="decides weights, order, texts and augmentation")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 for GPUs and recent CPUs")
-    report_steps: int = Field(default=0, ge=0, description="steps between reports and checkpoints; 0: every epoch")
-    image_cache_mb: int = Field(default=512, ge=1, description="decoded images kept in memory by each process, in MB")
+    report_steps: int = operational(0, ge=0, description="steps between reports and checkpoints; 0: every epoch")
+    image_cache_mb: int = operational(512, ge=1, description="decoded images kept in memory by each process, in MB")

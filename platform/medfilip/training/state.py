@@ -34,7 +34,7 @@ class Progress:
 
 def run_name(settings: TrainSettings, data: Mapping[str, object]) -> str:
     """Name a run by its settings and data: another run's state must not be resumed."""
-    return fingerprint({"settings": settings.model_dump(mode="json"), "data": dict(data)})
+    return fingerprint({"settings": settings.semantic(), "data": dict(data)})
 
 
 def state_files(model: DualEncoder, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, bytes]:
