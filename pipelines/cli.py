@@ -186,8 +186,16 @@ def guarded(work: Callable[[], object], *, debug: bool) -> None:
         _print_error(error.code, str(error))
         sys.exit(2 if error.code in _USAGE_ERRORS else 1)
     except KeyboardInterrupt:
-        _print_error("interrupted", "Stopped. Start the same command again to resume.")
+        _print_error("interrupted", "Stopped. A job resumes when it is started again, without --new-run.")
         sys.exit(130)
+    except OSError as error:
+        if debug:
+            raise
+        place = f": {error.filename}" if isinstance(error.filename, str) else ""
+        _print_error(
+            ErrorCode.STORAGE_FAILED, f"Cannot read or write ({type(error).__name__}{place}). Check the paths."
+        )
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise

@@ -56,8 +56,9 @@ def run_plan(
     """
     import ray
 
-    source, target = staging / "pending", staging / "found"
-    pending = _fix_pending(source / "sentences.parquet", pending)
+    target = staging / "found"
+    source = pending_file(staging).parent
+    pending = _fix_pending(pending_file(staging), pending)
     target.make_dir()
     if not pending.num_rows:
         return SENTENCE_FINDINGS.empty()
@@ -71,6 +72,11 @@ def run_plan(
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise task_error(error) from error
     return _collect(target, pending)
+
+
+def pending_file(staging: Location) -> Location:
+    """Where the sentences given to an engine stand while the run is unfinished."""
+    return staging / "pending" / "sentences.parquet"
 
 
 def _fix_pending(file: Location, pending: pa.Table) -> pa.Table:

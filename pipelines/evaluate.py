@@ -6,6 +6,7 @@ state, or, for phantoms, what was drawn.
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +34,10 @@ from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.phantom.corpus import PhantomTruth, read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, read_manifest, run_folder
-from medfilip.storage.run import Run, RunSpec, open_run, register_file
+from medfilip.storage.run import Run, open_run, register_file
 from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import iter_shards, read_dataset, read_shard
-from pipelines.job import JobSettings, Outcome
+from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.runtime import map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
@@ -90,7 +91,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     }
     places = ("checkpoint", "images", "findings", "phantom_truth")
     config = {name: value for name, value in settings.semantic().items() if name not in places}
-    spec = RunSpec("evaluate", config, inputs, {"ontology": load_ontology().fingerprint})
+    spec = job_spec("evaluate", config, inputs, {"ontology": load_ontology().fingerprint})
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as evaluate:
         if evaluate.manifest is not None:
             return _outcome(evaluate, already_finished=True)
@@ -205,13 +206,22 @@ def _zero_shot(
         or {name for said in statements.values() for name, _ in said if name in ontology.categories}
     )
 
+    unknown = [label for label in settings.labels if label not in ontology.categories]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], ontology.categories, n=1)
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The setting 'labels' names '{unknown[0]}', which is no category of the ontology.",
+            fix=f"Did you mean '{near[0]}'?" if near else "Give ids such as pleural_effusion.",
+        )
+
     def truths(label: str) -> Ints:
         if drawn:
             return np.array([drawn.get(study, {}).get(label, UNKNOWN) for study in embedded.studies])
         said = (statements.get(study, []) for study in embedded.studies)
         return np.array([category_truth(study, label, ontology) for study in said])
 
-    truth_NL = np.stack([truths(label) for label in candidates], axis=1)
+    truth_NL = np.array([truths(label) for label in candidates], np.int64).reshape(len(candidates), -1).T
     if not settings.labels:
         counts = [
             min((truth_NL[test, at] == value).sum() for value in (PRESENT, ABSENT)) for at in range(len(candidates))

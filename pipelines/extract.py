@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field
 
+from medfilip.core.errors import ErrorCode
 from medfilip.core.settings import operational
 from medfilip.extraction.engine import OK
 from medfilip.findings.ontology import load_ontology
 from medfilip.reports.sentences import SPLITTER_VERSION
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard, read_manifest, run_folder
-from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.run import Run, open_run
 from medfilip.storage.schemas import REJECTED, SENTENCES
 from medfilip.storage.shards import decode_shard, write_shard
-from pipelines.engines import lexicon_engine, lexicon_plan, run_plan
+from pipelines.engines import lexicon_engine, lexicon_plan, pending_file, run_plan
 from pipelines.findings_cache import FindingsCache
-from pipelines.job import JobSettings, Outcome
+from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.mentions import find_mentions, write_lookup
 from pipelines.sentences import split_reports
 from pipelines.vllm_plan import VllmSettings, vllm_fingerprint, vllm_plan
@@ -59,7 +61,7 @@ def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
     source = run_folder(settings.reports)
     reports = read_manifest(source)
     extractor = vllm_fingerprint(settings.vllm) if settings.engine == "vllm" else lexicon_engine().fingerprint
-    spec = RunSpec(
+    spec = job_spec(
         "extract",
         # The path of the input and the model are in the fingerprints of input and extractor.
         {name: value for name, value in settings.semantic().items() if name not in ("reports", "vllm")},
@@ -78,6 +80,7 @@ def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
                 counts = _find(extract, settings, cache, shards["sentences"])
             with extract.stage("mentions"):
                 settled, rejected = _settled(extract, cache, shards["sentences"])
+                rejected = pa.concat_tables([rejected, _failed(extract, settled)])
                 write_lookup(extract.staging, settled)
                 mentions, found = find_mentions(extract.location, extract.staging, source, reports)
             refused = write_shard(extract.location, "rejected/sentences.parquet", REJECTED, rejected)
@@ -141,3 +144,20 @@ def _settled(extract: Run, cache: FindingsCache, shards: list[Shard]) -> tuple[p
         for row in failed.select(["sentence_id", "status", "engine"]).to_pylist()
     ]
     return found, REJECTED.from_rows(rows)
+
+
+def _failed(extract: Run, settled: pa.Table) -> pa.Table:
+    """Return a ``rejected`` row for each sentence this run gave to an engine that failed on it."""
+    file = pending_file(extract.staging)
+    if not file.exists():
+        return REJECTED.empty()
+    known = set(settled["sentence_id"].to_pylist())
+    given = pq.read_table(file.path, filesystem=file.filesystem)["sentence_id"].to_pylist()
+    message = "The engine failed on this sentence; the next run tries it again."
+    return REJECTED.from_rows(
+        [
+            {"id": str(sentence), "stage": "extract", "code": ErrorCode.ENGINE_FAILED, "message": message}
+            for sentence in given
+            if sentence not in known
+        ]
+    )

@@ -6,12 +6,12 @@ lacks, computes those, and publishes them under a lease, so that two runs never 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -52,14 +52,18 @@ class FindingsCache:
         return read_manifest(self._folder / run_id).dataset(SENTENCE_FINDINGS.name).rows
 
     def publish(self, run_id: str, rows: pa.Table) -> None:
-        """Publish the rows whose ids are not known yet, as one increment."""
+        """Publish the rows whose ids are not known yet, as one increment.
+
+        Rows on which the engine itself failed are left out: the next run tries them again.
+        """
         increment = self._folder / run_id
         started = datetime.now(UTC)
         self._folder.make_dir()
-        lease = self._lease()
+        lease = Lease.acquire(self._folder, wait_s=_LEASE_WAIT_S)
         try:
             new = ~np.isin(rows["sentence_id"].to_numpy(), self.known_ids())
-            fresh = rows.filter(pa.array(new)).sort_by("sentence_id")
+            answered = pc.not_equal(rows["status"], ErrorCode.ENGINE_FAILED)
+            fresh = rows.filter(pc.and_(pa.array(new), answered)).sort_by("sentence_id")
             shards = [
                 write_shard(
                     increment,
@@ -86,15 +90,10 @@ class FindingsCache:
 
     def _tables(self, columns: list[str] | None) -> Iterator[pa.Table]:
         for folder in self._folder.children():
-            if (folder / MANIFEST_NAME).exists():
-                yield read_dataset(folder, read_manifest(folder), SENTENCE_FINDINGS.name, columns)
-
-    def _lease(self) -> Lease:
-        deadline = time.monotonic() + _LEASE_WAIT_S
-        while True:
+            if not (folder / MANIFEST_NAME).exists():
+                continue
             try:
-                return Lease.acquire(self._folder)
+                yield read_dataset(folder, read_manifest(folder), SENTENCE_FINDINGS.name, columns)
             except MedfilipError as error:
-                if error.code is not ErrorCode.RUN_LOCKED or time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
+                fix = f"Delete the folder {folder}: its sentences are then extracted again."
+                raise MedfilipError(error.code, error.message, fix=fix) from error

@@ -25,11 +25,11 @@ from medfilip.reports.corpora import CorpusKind, CorpusPart, RawReport, plan_cor
 from medfilip.reports.splits import assign_splits
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
-from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.run import Run, open_run
 from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ImageFiles, ingest_images, list_images, plan_images, rejected_rows
-from pipelines.job import JobSettings, Outcome
+from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.row_index import IndexRow, find_duplicates, read_index, write_index
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
@@ -78,7 +78,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     files = list_images(folder) if folder else ImageFiles([], [], 0)
     excluded = _read_excluded(settings.exclude_ids)
     key = project_key()
-    spec = RunSpec(
+    spec = job_spec(
         "ingest",
         # Where the input lies does not matter; what it holds is in the fingerprints of the inputs.
         {name: value for name, value in settings.semantic().items() if name not in ("reports", "images")}

@@ -22,10 +22,10 @@ from medfilip.knowledge.inject import training_texts
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
-from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.run import Run, open_run
 from medfilip.storage.schemas import IMAGES, PAIRS, RESOLVED_FINDINGS, TEXTS
 from medfilip.storage.shards import decode_shard, iter_shards, read_shard, write_shard
-from pipelines.job import JobSettings, Outcome
+from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.runtime import map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
@@ -48,7 +48,7 @@ def run(settings: InjectSettings, *, new_run: bool = False) -> Outcome:
     findings, images = run_folder(settings.findings), run_folder(settings.images)
     findings_manifest, images_manifest = read_manifest(findings), read_manifest(images)
     ontology, knowledge = load_ontology(), load_knowledge()
-    spec = RunSpec(
+    spec = job_spec(
         "inject",
         {},
         inputs={"findings": findings_manifest.fingerprint, "images": images_manifest.fingerprint},

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, cast
 
+from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.core.settings import Settings, operational
 from medfilip.storage.manifest import Manifest
-from medfilip.storage.run import Run
+from medfilip.storage.run import Run, RunSpec
 from pipelines.runtime import RaySettings
 
 
@@ -27,6 +31,34 @@ class JobModule(Protocol):
     def run(self, settings: JobSettings, *, new_run: bool) -> Outcome:
         """Run the job to its published manifest."""
         ...
+
+
+_PACKAGES = ("medfilip", "pipelines", "serve")
+
+
+def code_files() -> Iterator[tuple[str, bytes]]:
+    """Yield the files of this code, installed or in a checkout, by their path in a wheel."""
+    for package in _PACKAGES:
+        (origin,) = importlib.import_module(package).__path__
+        for file in Path(origin).rglob("*"):
+            if file.is_file() and file.suffix != ".pyc":
+                yield f"{package}/{file.relative_to(origin).as_posix()}", file.read_bytes()
+
+
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """Return the fingerprint of this code: changed code neither resumes nor stands for the runs of the old one."""
+    return fingerprint([[name, sha256_bytes(data)] for name, data in sorted(code_files())])
+
+
+def job_spec(
+    job: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> RunSpec:
+    """Return what decides a job's result, with the code that runs it among the versions."""
+    return RunSpec(job, config, inputs or {}, {**(versions or {}), "code": code_fingerprint()})
 
 
 @dataclass(frozen=True)

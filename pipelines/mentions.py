@@ -24,7 +24,12 @@ LOOKUP_NAME = "lookup.arrow"
 
 
 def write_lookup(staging: Location, findings: pa.Table) -> None:
-    """Write the sentence findings, sorted by id, where every worker can map them into memory."""
+    """Write the sentence findings, sorted by id, where every worker can map them into memory.
+
+    Once for a run: after a crash the cache may know more, and half of the mentions would have been made with less.
+    """
+    if (staging / LOOKUP_NAME).exists():
+        return
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, findings.schema) as writer:
         writer.write_table(findings.combine_chunks())

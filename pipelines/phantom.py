@@ -9,8 +9,8 @@ from pydantic import Field
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.phantom.corpus import write_corpus
 from medfilip.storage.location import Location
-from medfilip.storage.run import Run, RunSpec, open_run, register_file
-from pipelines.job import JobSettings, Outcome
+from medfilip.storage.run import Run, open_run, register_file
+from pipelines.job import JobSettings, Outcome, job_spec
 
 CORPUS = "corpus"
 
@@ -34,7 +34,7 @@ def run(settings: PhantomSettings, *, new_run: bool = False) -> Outcome:
             "The setting 'root' of the phantom job must be a local folder: it writes single files.",
             fix="Write locally, then copy the folder 'corpus' where it is needed.",
         )
-    with open_run(root, RunSpec("phantom", settings.semantic()), new_run=new_run) as phantom:
+    with open_run(root, job_spec("phantom", settings.semantic()), new_run=new_run) as phantom:
         if phantom.manifest is not None:
             return _outcome(phantom, already_finished=True)
         with phantom.stage("write"):

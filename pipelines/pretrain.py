@@ -21,13 +21,13 @@ from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.distributed import World
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
-from medfilip.storage.run import Run, RunSpec, open_run, register_file
+from medfilip.storage.run import Run, open_run, register_file
 from medfilip.storage.shards import iter_shards
 from medfilip.training.data import load_pairs
 from medfilip.training.loop import fit
 from medfilip.training.settings import TrainSettings
 from pipelines.images import PHANTOM
-from pipelines.job import JobSettings, Outcome
+from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.runtime import task_error
 from serve.cluster import ray_session
 
@@ -51,7 +51,7 @@ SETTINGS = PretrainSettings
 def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
     """Train a model; see the module's text."""
     pairs, images = read_manifest(run_folder(settings.pairs)), read_manifest(run_folder(settings.images))
-    spec = RunSpec(
+    spec = job_spec(
         "pretrain",
         {"train": settings.train.model_dump(mode="json")},
         inputs={"pairs": pairs.fingerprint, "images": images.fingerprint},

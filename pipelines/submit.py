@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import importlib
 import json
-import os
 import shlex
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,12 @@ from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import new_run_id
 from medfilip.core.settings import Settings, load_settings
-from pipelines.job import JOBS
+from pipelines.job import JOBS, code_files
 
 _PROJECT = "medfilip"
-_PACKAGES = ("medfilip", "pipelines", "serve")
 _STOPPED_EXIT_CODE = 130
 _READY_S = 60.0
+_PATHS = ("root", "reports", "images", "findings", "pairs", "checkpoint", "phantom_truth", "exclude_ids")
 
 
 def submit_job(job: str, overrides: list[str], *, address: str, config: Path | None, new_run: bool) -> int:
@@ -78,9 +75,17 @@ def _submit(client: Any, job: str, entrypoint: str, wheel: Path) -> str:
         return submission
 
 
-def flat_overrides(settings: Settings) -> list[str]:
-    """Return ``key=value`` for every setting that differs from its default."""
-    return [f"{key}={json.dumps(value)}" for key, value in _differences(settings)]
+def flat_overrides(settings: Settings, prefix: str = "") -> list[str]:
+    """Return ``key=value`` for every setting: what the cluster's own files and environment say must not matter."""
+    values = settings.model_dump(mode="json")
+    flat: list[str] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            flat += flat_overrides(value, f"{prefix}{name}.")
+        else:
+            flat.append(f"{prefix}{name}={json.dumps(values[name])}")
+    return flat
 
 
 def build_wheel(folder: Path) -> Path:
@@ -90,7 +95,7 @@ def build_wheel(folder: Path) -> Path:
     while the cluster's image has them. Its version ends in a hash of its content: Ray names an upload by its file name
     alone and would run yesterday's code under an unchanged one.
     """
-    contents = dict(sorted(_code()))
+    contents = dict(sorted(code_files()))
     digest = hashlib.sha256()
     for name, data in contents.items():
         digest.update(name.encode() + b"\0" + data)
@@ -107,37 +112,20 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def _code() -> Iterator[tuple[str, bytes]]:
-    for package in _PACKAGES:
-        (origin,) = importlib.import_module(package).__path__
-        for file in Path(origin).rglob("*"):
-            if file.is_file() and file.suffix != ".pyc":
-                yield f"{package}/{file.relative_to(origin).as_posix()}", file.read_bytes()
-
-
 def _record_hash(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def _differences(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    values = settings.model_dump(mode="json")
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, Settings):
-            yield from _differences(value, f"{prefix}{name}.")
-        elif field.is_required() or value != field.get_default(call_default_factory=True):
-            yield f"{prefix}{name}", values[name]
-
-
 def _check_paths(settings: Settings) -> None:
-    """Refuse a relative root: on the cluster it would lie in a folder that Ray deletes with the job."""
-    root = getattr(settings, "root", "")
-    if "://" not in root and not os.path.isabs(root):  # noqa: PTH117 - a path of the cluster, not of this machine
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The setting 'root' is '{root}', which is relative to a folder the cluster deletes after the job.",
-            fix="Give root=s3://bucket/prefix, or an absolute path that all nodes share.",
-        )
+    """Refuse relative paths: on the cluster they would lie in a folder that Ray deletes with the job."""
+    for name in _PATHS:
+        given = getattr(settings, name, None)
+        if isinstance(given, str) and "://" not in given and not given.startswith(("/", "~")):
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"The setting '{name}' is '{given}', which is relative to a folder the cluster deletes after the job.",
+                fix=f"Give {name}=s3://bucket/prefix, or an absolute path that all nodes share.",
+            )
 
 
 def _client(address: str) -> Any:

@@ -173,7 +173,13 @@ def _model_fingerprint(model: str) -> str:
             "The vllm engine needs a model.",
             fix="Give vllm.model=FOLDER_OR_NAME.",
         )
-    if not folder.is_dir():
+    if not (folder / "config.json").is_file():
+        if folder.exists() or model.startswith(("/", ".", "~")):
+            raise MedfilipError(
+                ErrorCode.INPUT_NOT_FOUND,
+                f"The setting 'vllm.model' names {model}, which holds no config.json.",
+                fix="Give the folder of a Hugging Face model, or its name where there is a network.",
+            )
         return model
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = sorted(folder.glob("*.safetensors"))

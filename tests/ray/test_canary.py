@@ -7,9 +7,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from medfilip.core.errors import MedfilipError
+from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.phantom.corpus import write_corpus
 from medfilip.reports.corpora import MAX_REPORT_CHARACTERS
+from medfilip.storage.location import Location
 from medfilip.storage.shards import read_dataset
 from pipelines.console import print_outcome
 from pipelines.runtime import map_parts, task_error
@@ -87,9 +88,20 @@ def _fail(part: str) -> dict[str, object]:
 
 
 def test_a_failing_task_is_told_without_its_input(ray_cluster: None, tmp_path: Path) -> None:
-    from medfilip.storage.location import Location
-
     with pytest.raises(MedfilipError) as caught:
         map_parts(Location.parse(tmp_path), "phase", _fail, [CANARY])
     assert WORD not in str(caught.value) and "ValueError" in str(caught.value)
     assert WORD not in str(task_error(RuntimeError(CANARY)))
+
+
+def _refuse(part: str) -> dict[str, object]:
+    try:
+        raise ValueError(f"cannot parse {part}")
+    except ValueError as error:
+        raise MedfilipError(ErrorCode.SHARD_CORRUPT, "The shard is damaged.", fix="Restore it.") from error
+
+
+def test_a_coded_error_of_a_task_is_told_and_nothing_else(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        map_parts(Location.parse(tmp_path), "phase", _refuse, [CANARY])
+    assert str(caught.value) == "The shard is damaged. Restore it."

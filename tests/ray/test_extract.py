@@ -70,3 +70,4 @@ def test_a_corrupt_shard_stops_the_job_with_its_name(ingested: Ran, tmp_path: Pa
         run_job("extract", f"reports={Location.parse(copy)}", f"root={tmp_path}/runs")
     assert caught.value.code is ErrorCode.SHARD_CORRUPT
     assert shard.name in str(caught.value)
+    assert "ray::" not in str(caught.value) and "Traceback" not in str(caught.value)

@@ -85,3 +85,23 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(MedfilipError) as caught:
         run_job("ingest", f"images={tmp_path}", f"root={tmp_path}/runs")
     assert caught.value.code is ErrorCode.INPUT_EMPTY
+
+
+def test_images_without_a_patient_follow_their_report_and_any_name_is_read(
+    ray_cluster: None, corpus: Path, tmp_path: Path
+) -> None:
+    import pydicom
+
+    (tmp_path / "images").mkdir()
+    for number, file in enumerate(sorted((corpus / "images").iterdir())):
+        dataset = pydicom.dcmread(file)
+        dataset.PatientID = ""
+        dataset.save_as(tmp_path / "images" / f"1.2.840.{number}")
+    (tmp_path / "images" / "list.csv").write_text("no image")
+    settings = (f"reports={corpus}", f"images={tmp_path}/images", "keep_report_ids=true", f"root={tmp_path}/runs")
+    ran = Ran.of(run_job("ingest", *settings))
+    reports = read_dataset(ran.location, ran.manifest, "reports").to_pylist()
+    images = read_dataset(ran.location, ran.manifest, "images").to_pylist()
+    of_study = {row["study_id"]: (row["patient_id"], row["split"]) for row in reports}
+    assert len(images) == STUDIES and ran.manifest.counts["files_of_other_kinds"] == 1
+    assert all((row["patient_id"], row["split"]) == of_study[row["study_id"]] for row in images)

@@ -87,3 +87,21 @@ def test_images_without_findings_are_no_training_data(extracted: Ran, corpus: Pa
     with pytest.raises(MedfilipError) as caught:
         run_job("extract", f"reports={location}", f"root={tmp_path}")
     assert caught.value.code is ErrorCode.INPUT_NOT_FOUND and "'reports'" in str(caught.value)
+
+
+def test_pairs_are_not_trained_on_other_peoples_images(injected: Ran, corpus: Path, tmp_path: Path) -> None:
+    other = run_job("ingest", f"images={corpus}/images", f"root={tmp_path}", "store_size=64")
+    with pytest.raises(MedfilipError) as caught:
+        run_job(
+            "pretrain", f"pairs={injected.location}", f"images={other.location}", "train.epochs=1", f"root={tmp_path}"
+        )
+    assert caught.value.code is ErrorCode.CONFIG_INVALID and "inject" in str(caught.value)
+
+
+def test_unknown_labels_are_told_with_a_suggestion(trained: Ran, ingested: Ran, extracted: Ran, tmp_path: Path) -> None:
+    with pytest.raises(MedfilipError) as caught:
+        run_job(
+            "evaluate", f"checkpoint={trained.location}", f"images={ingested.location}", "labels=[pnumothorax]",
+            f"findings={extracted.location}", f"root={tmp_path}",
+        )  # fmt: skip
+    assert "'pneumothorax'" in str(caught.value)

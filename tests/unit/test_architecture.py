@@ -54,7 +54,8 @@ def test_light_imports_load_nothing_heavy(light: str, heavy: str) -> None:
 
 
 def test_public_names_are_stated() -> None:
-    assert set(medfilip.__all__) <= set(dir(medfilip))
+    for name in medfilip.__all__:
+        assert getattr(medfilip, name) is not None
 
 
 def test_every_module_says_why_it_exists() -> None:

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, ids, fingerprints, settings and logging. Imports nothing of ours."""
+"""What everything else stands on: errors, ids, fingerprints, settings and secrets. Imports nothing of ours."""

@@ -192,6 +192,6 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> MedfilipError:
         )
     # The value given is not repeated: a secret pasted into the wrong key must not reach a log.
     reason = first["msg"].removeprefix("Value error, ")
-    return MedfilipError(
-        ErrorCode.CONFIG_INVALID, f"The setting '{key}' does not fit: {reason}.", fix="--help says what it takes."
-    )
+    what = f"The setting '{key}' does not fit" if key else "The settings do not fit together"
+    fix = f"Quote it: {key}='\"TEXT\"'." if first["type"] == "string_type" else "--help says what it takes."
+    return MedfilipError(ErrorCode.CONFIG_INVALID, f"{what}: {reason}.", fix=fix)

@@ -49,12 +49,30 @@ class Lease:
         self._folder = folder
         self._generation = generation
         self._owner = secrets.token_hex(8)
+        self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="medfilip-lease", daemon=True)
 
     @classmethod
-    def acquire(cls, folder: Location) -> Lease:
-        """Take the lease of ``folder`` or raise `ErrorCode.RUN_LOCKED`, saying who holds it and for how long."""
+    def acquire(cls, folder: Location, *, wait_s: float = 0.0) -> Lease:
+        """Take the lease of ``folder``, waiting at most ``wait_s`` seconds for it.
+
+        Raises
+        ------
+        MedfilipError
+            ``run_locked``, saying who holds it and for how long.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                return cls._take(folder)
+            except MedfilipError as error:
+                if error.code is not ErrorCode.RUN_LOCKED or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
+
+    @classmethod
+    def _take(cls, folder: Location) -> Lease:
         generations = _generations(folder)
         if generations:
             holder = _read(folder / _name(generations[-1]))
@@ -67,12 +85,14 @@ class Lease:
             if error.code is ErrorCode.PUBLISH_RACE_LOST:
                 raise _locked(folder, None) from error
             raise
+        for old in generations[:-1]:
+            (folder / _name(old)).delete()
         lease._thread.start()
         return lease
 
     def check(self) -> None:
         """Raise `ErrorCode.RUN_LOCKED` if another driver has taken the run over in the meantime."""
-        if _generations(self._folder)[-1] != self._generation:
+        if self._lost or _generations(self._folder)[-1] != self._generation:
             raise _locked(self._folder, None)
 
     def release(self) -> None:
@@ -87,8 +107,14 @@ class Lease:
         return json.dumps(asdict(holder)).encode()
 
     def _renew(self) -> None:
+        renewed = time.monotonic()
         while not self._stop.wait(TIME_TO_LIVE_S / 4):
-            (self._folder / _name(self._generation)).write_bytes(self._content())
+            try:
+                (self._folder / _name(self._generation)).write_bytes(self._content())
+                renewed = time.monotonic()
+            except Exception:
+                # Storage may fail for a moment; only a lease that could not be renewed in time is lost.
+                self._lost = time.monotonic() - renewed > TIME_TO_LIVE_S
 
 
 def _name(generation: int) -> str:

@@ -191,7 +191,12 @@ def _s3_put(path: str, data: bytes, **condition: str) -> None:
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
             raise _race_lost(Location("s3", path)) from error
-        raise
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        raise MedfilipError(
+            ErrorCode.STORAGE_FAILED,
+            f"The bucket '{bucket}' cannot be written ({code}).",
+            fix="Check that it exists and that the credentials may write to it.",
+        ) from error
 
 
 @lru_cache(maxsize=1)

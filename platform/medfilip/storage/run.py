@@ -20,6 +20,7 @@ from medfilip.storage.manifest import MANIFEST_NAME, DatasetEntry, Manifest, Sha
 from medfilip.storage.schemas import DATASETS
 
 RUN_FILE = "run.json"
+_GATE_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,9 @@ class RunSpec:
 class Run:
     """An open run. ``manifest`` is set if it was already finished; then there is nothing left to do."""
 
-    def __init__(self, spec: RunSpec, location: Location, *, resumed: bool, manifest: Manifest | None = None) -> None:
+    def __init__(self, spec: RunSpec, location: Location, manifest: Manifest | None = None) -> None:
         self.spec = spec
         self.location = location
-        self.resumed = resumed
         self.manifest = manifest
         self.seconds: dict[str, float] = {}
         self._started = datetime.now(UTC)
@@ -145,11 +145,20 @@ def open_run(root: Location, spec: RunSpec, *, new_run: bool = False) -> Iterato
     MedfilipError
         ``run_locked`` if another driver works on the unfinished run.
     """
-    run = _find_or_create(root / f"{spec.job}-{spec.fingerprint}", spec, new_run=new_run)
-    if run.manifest is not None:
+    folder = root / f"{spec.job}-{spec.fingerprint}"
+    folder.make_dir()
+    # Two drivers that start together must not each find nothing and begin a run.
+    gate = Lease.acquire(folder, wait_s=_GATE_WAIT_S)
+    try:
+        run = _find_or_create(folder, spec, new_run=new_run)
+        if run.manifest is None:
+            run._lease = Lease.acquire(run.location)
+    finally:
+        gate.release()
+    if run._lease is None:
+        run.staging.delete()  # of a driver that was killed after it had published
         yield run
         return
-    run._lease = Lease.acquire(run.location)
     try:
         # The former holder may have published between the look and the taking of the lease.
         if (run.location / MANIFEST_NAME).exists():
@@ -164,7 +173,7 @@ def _find_or_create(folder: Location, spec: RunSpec, *, new_run: bool) -> Run:
     if earlier and not new_run:
         latest = earlier[-1]
         manifest = read_manifest(latest) if (latest / MANIFEST_NAME).exists() else None
-        return Run(spec, latest, resumed=True, manifest=manifest)
+        return Run(spec, latest, manifest)
     location = folder / new_run_id()
     location.make_dir()
     description = {
@@ -174,4 +183,4 @@ def _find_or_create(folder: Location, spec: RunSpec, *, new_run: bool) -> Run:
         "versions": dict(spec.versions),
     }
     (location / RUN_FILE).create(json.dumps(description, indent=2, sort_keys=True).encode())
-    return Run(spec, location, resumed=False)
+    return Run(spec, location)

@@ -140,7 +140,7 @@ SENTENCES = DatasetSchema(
     pa.schema(
         [
             ("sentence_id", pa.int64()),
-            ("text", _text),  # as it first stood in a report
+            ("text", _text),  # normal form: lower case, single spaces
             ("context", _text),  # the preceding sentence or heading, for context-bound sentences; else null
             ("section_group", _text),
             ("count", pa.int64()),

@@ -5,6 +5,7 @@ Who starts the processes also brings a `Reporter`, which is told of metrics and 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def fit(settings: TrainSettings, data: TrainData, world: World, reporter: Report
         warm_up_texts(run.model, data, run.task, settings)
         share_weights(run.model, world)
     every = settings.report_steps or steps_per_epoch(len(data.train), settings.global_batch)
-    losses: list[float] = []
+    losses = _last_loss(latest) if latest is not None and done == run.steps else []
     for step in range(done, run.steps):
         losses.append(_one_step(run, step))
         if (step + 1) % every == 0 and step + 1 < run.steps:
@@ -115,6 +116,12 @@ def fit(settings: TrainSettings, data: TrainData, world: World, reporter: Report
             reporter.report(metrics, _save(run, step + 1, metrics) if world.rank == 0 else None)
             losses = []
     return _finish(run, losses, reporter)
+
+
+def _last_loss(checkpoint: Path) -> list[float]:
+    """Return the loss of a checkpoint after which no step is left: the metrics must say it still."""
+    metrics = json.loads((checkpoint / "metrics.json").read_bytes())
+    return [metrics["loss"]] if "loss" in metrics else []
 
 
 def build_model(settings: TrainSettings, data: TrainData, world: World) -> DualEncoder:

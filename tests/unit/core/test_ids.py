@@ -54,6 +54,12 @@ def test_secrets_come_from_environment_or_file(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("MEDFILIP_OTHER_FILE", str(tmp_path / "missing"))
     with pytest.raises(MedfilipError, match="MEDFILIP_OTHER_FILE"):
         read_secret("OTHER")
+    monkeypatch.setenv("MEDFILIP_OTHER_FILE", "/dev/null")
+    with pytest.raises(MedfilipError, match="empty"):
+        read_secret("OTHER")
+    monkeypatch.setenv("MEDFILIP_PROJECT_KEY", "short")
+    with pytest.raises(MedfilipError, match="at least 16"):
+        project_key()
 
 
 def test_a_project_key_is_made_once_and_private(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -99,3 +99,22 @@ def test_splits_follow_patients_and_shared_content() -> None:
     assert abs(share - 0.2) < 0.03
     linked = assign_splits(b"k", [*groups, ("p0", ["x"]), ("p1", ["x"]), ("p1", ["y"]), ("p2", ["y"])], shares)
     assert len({linked["p0"], linked["p1"], linked["p2"]}) == 1
+
+
+def test_a_row_without_an_id_or_with_a_strange_split_is_refused(tmp_path) -> None:
+    four = ["a", None, "c", "d"]
+    table(
+        tmp_path, report_id=four, study_id=four, patient_id=four, text=["Clear."] * 4, split=["VAL", None, "tset", None]
+    )
+    first, second, third, fourth = read(tmp_path)
+    assert isinstance(first, RawReport) and first.split == "validation"
+    assert isinstance(second, RejectedReport) and second.code is ErrorCode.REPORT_UNREADABLE
+    assert isinstance(third, RejectedReport) and third.code is ErrorCode.SPLIT_UNKNOWN
+    assert isinstance(fourth, RawReport) and fourth.split is None
+
+
+def test_official_splits_win_and_draw_what_shares_their_content() -> None:
+    shares = {"train": 1.0, "validation": 0.0, "test": 0.0}
+    groups = [("a", ["x"]), ("b", ["x"]), ("c", ["y"]), ("d", ["x"])]
+    drawn = assign_splits(b"k", groups, shares, [("a", "test"), ("d", "train"), ("d", "validation")])
+    assert drawn == {"a": "test", "b": "test", "c": "train", "d": "validation"}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 
 import pytest
@@ -14,7 +15,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.storage import lease as lease_module
 from medfilip.storage.lease import Lease
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, read_manifest
+from medfilip.storage.manifest import Manifest, read_manifest, run_folder
 from medfilip.storage.run import RunSpec, open_run
 from medfilip.storage.schemas import REJECTED, REPORTS
 from medfilip.storage.shards import read_dataset, write_shard
@@ -43,7 +44,7 @@ def test_a_killed_run_is_resumed_and_a_finished_one_is_not_repeated(root: Locati
     with open_run(root, spec) as first:
         (first.staging / "half").write_bytes(b"work")
     with open_run(root, spec) as second:
-        assert second.location == first.location and second.resumed
+        assert second.location == first.location
         assert (second.staging / "half").read_bytes() == b"work"
     location, manifest = publish(root, spec)
     assert location == first.location and not (location / "staging/half").exists()
@@ -143,3 +144,43 @@ def test_the_same_table_gives_the_same_bytes(tmp_path) -> None:
     first = write_shard(Location.parse(tmp_path), "a.parquet", REJECTED, table)
     second = write_shard(Location.parse(tmp_path), "b.parquet", REJECTED, table)
     assert first.sha256 == second.sha256
+
+
+def test_a_lease_outlives_a_failed_renewal_but_not_many(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "TIME_TO_LIVE_S", 0.4)
+    lease = Lease.acquire(Location.parse(tmp_path))
+    write = Location.write_bytes
+    monkeypatch.setattr(Location, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    time.sleep(0.2)
+    lease.check()
+    time.sleep(0.6)
+    with pytest.raises(MedfilipError):
+        lease.check()
+    monkeypatch.setattr(Location, "write_bytes", write)
+    lease.release()
+
+
+def test_a_run_is_named_by_its_folder_or_its_manifest(tmp_path) -> None:
+    location, manifest = publish(Location.parse(tmp_path), RunSpec("ingest", {}))
+    for name in (str(location), f"{location}/manifest.json"):
+        assert run_folder(name) == location
+        assert read_manifest(run_folder(name)) == manifest
+
+
+def test_a_manifest_vouches_for_every_number_in_it(tmp_path) -> None:
+    location, _ = publish(Location.parse(tmp_path), RunSpec("ingest", {}))
+    file = location / "manifest.json"
+    for change in ({"counts": {"n": 2}}, {"manifest_version": 2}, {"versions": {"ontology": "other"}}):
+        content = json.loads(file.read_bytes()) | change
+        with pytest.raises(MedfilipError) as caught:
+            file.write_bytes(json.dumps(content).encode())
+            read_manifest(location)
+        assert caught.value.code is ErrorCode.MANIFEST_CORRUPT
+
+
+def test_staging_of_a_driver_killed_after_publishing_is_cleared(tmp_path) -> None:
+    spec = RunSpec("ingest", {})
+    location, _ = publish(Location.parse(tmp_path), spec)
+    (location / "staging/left").write_bytes(b"text")
+    publish(Location.parse(tmp_path), spec)
+    assert not (location / "staging").exists()
