@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +15,12 @@ from medfilip.core.settings import ENVIRONMENT_PREFIX, Settings, known_keys
 
 if TYPE_CHECKING:
     from pipelines.job import Outcome
+
+
+def as_typed(command: str) -> str:
+    """Write a ``medfilip …`` command as it can be typed in this shell: with its path if it is not on the PATH."""
+    program, _, rest = command.partition(" ")
+    return f"{program if shutil.which(program) else sys.argv[0]} {rest}"
 
 
 def settings_table(model: type[Settings], job: str) -> RenderableType:
@@ -36,13 +44,13 @@ def print_outcome(job: str, outcome: Outcome) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, entry in manifest.datasets.items():
-        if name != "rejected" or entry.rows:
+        if name != "rejected":  # told below, by reason
             table.add_row(name, f"{entry.rows:,} rows in {len(entry.shards)} shards")
     for name, count in manifest.counts.items():
         if name not in manifest.datasets:
             table.add_row(name.replace("_", " "), f"{count:,}")
     for code, count in manifest.rejected.items():
-        table.add_row("refused", f"{count:,} × {code}", style="yellow")
+        table.add_row("rejected", f"{count:,} × {code}", style="yellow")
     for name, value in manifest.metrics.items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")
     for file in manifest.files:
@@ -56,4 +64,5 @@ def print_outcome(job: str, outcome: Outcome) -> None:
     # Outside the frame, unbroken: it is copied into the next command.
     console.print(f"run:  {escape(outcome.location)}", soft_wrap=True)
     for step in outcome.next_steps:
-        console.print(f"next: [cyan]{escape(step)}[/]", soft_wrap=True)
+        command = as_typed(step) if step.startswith("medfilip ") else step
+        console.print(f"next: [cyan]{escape(command)}[/]", soft_wrap=True)

@@ -21,6 +21,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from medfilip.core.settings import load_settings
+from pipelines.console import as_typed
 from pipelines.job import JOBS, Outcome
 from pipelines.runtime import RaySettings
 from serve.cluster import ray_session
@@ -225,8 +226,8 @@ def _sum_up(demo: Demo, evaluated: Outcome, answers: list[tuple[str, Diagnosis, 
     total = sum(stage.seconds for stage in demo.stages)
     lines = (
         f"All of it took {total:.0f} s. Trained on synthetic data: for research use only, never on patients.\n",
-        f"look at   {evaluated.location}/report.html",
-        f"serve it  medfilip serve {demo.root}",
-        "your own  medfilip ingest reports=FOLDER images=FOLDER   (medfilip --help shows the way)",
+        f"look at   {os.path.relpath(evaluated.location)}/report.html",
+        f"serve it  {as_typed(f'medfilip serve {os.path.relpath(demo.root)}')}",
+        f"your own  {as_typed('medfilip ingest reports=FOLDER images=FOLDER')}   (--help shows the way)",
     )
     demo.console.print(Panel("\n".join(lines), title="demo", title_align="left", expand=False), soft_wrap=True)

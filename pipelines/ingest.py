@@ -240,6 +240,7 @@ def _publish(
             shards["rejected"].append(Shard(**record["rejected_shard"]))
             counts.update({name: record["shard"]["rows"]} | record["splits"])
             rejected.update(record["rejected"])
+            counts[f"synthetic_{name}"] += record["synthetic"]
     if not any(shard.rows for name in ("reports", "images") for shard in shards[name]):
         raise MedfilipError(
             ErrorCode.INPUT_EMPTY,
@@ -277,6 +278,7 @@ def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema
         "shard": write_shard(run, f"{schema.name}/{path}", schema, table).model_dump(),
         "rejected_shard": write_shard(run, f"rejected/{schema.name}-{path}", REJECTED, refused).model_dump(),
         "rejected": dict(rejected_rows(refused)),
+        "synthetic": table["source"].to_pylist().count(PHANTOM),
         "splits": {
             f"{schema.name}_{entry['values']}": entry["counts"] for entry in pc.value_counts(table["split"]).to_pylist()
         },

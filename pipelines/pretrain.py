@@ -20,13 +20,11 @@ from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.distributed import World
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
+from medfilip.storage.manifest import Shard, read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
-from medfilip.storage.shards import iter_shards
 from medfilip.training.data import load_pairs
 from medfilip.training.loop import fit
 from medfilip.training.settings import TrainSettings
-from pipelines.images import PHANTOM
 from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.runtime import task_error
 from serve.cluster import ray_session
@@ -61,7 +59,7 @@ def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
         if pretrain.manifest is not None:
             return _outcome(pretrain, settings, already_finished=True)
         with ray_session(settings.ray, settings.ray.address), pretrain.stage("train"):
-            trained = _train(pretrain, settings, synthetic=_is_synthetic(run_folder(settings.images), images))
+            trained = _train(pretrain, settings, synthetic=images.counts.get("synthetic_images", 0) > 0)
         files, metrics = _publish_checkpoint(pretrain.location, trained)
         pretrain.publish({}, files=files, metrics=metrics, counts={"training_workers": settings.workers})
     return _outcome(pretrain, settings)
@@ -73,11 +71,6 @@ def _outcome(pretrain: Run, settings: PretrainSettings, *, already_finished: boo
         f"medfilip serve {pretrain.location}",
     )
     return Outcome.of(pretrain, *steps, already_finished=already_finished)
-
-
-def _is_synthetic(run: Location, manifest: Manifest) -> bool:
-    sources = iter_shards(run, manifest, "images", ["source"])
-    return any(PHANTOM in table["source"].to_pylist() for table in sources)
 
 
 def _train(pretrain: Run, settings: PretrainSettings, *, synthetic: bool) -> Location:
