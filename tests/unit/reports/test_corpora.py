@@ -45,7 +45,8 @@ def test_the_indiana_collection_as_parquet_and_as_xml_gives_the_same_report(tmp_
     (tmp_path / "xml").mkdir()
     (tmp_path / "xml/7.xml").write_text(XML)
     row = {"report_id": ["CXR7"], "indication": ["Cough"], "comparison": ["None."], "findings": ["Lungs <clear>."]}
-    pq.write_table(pa.table(row | {"impression": pa.array([None], pa.string())}), tmp_path / "openi.parquet")
+    rest = {"impression": pa.array([None], pa.string()), "split": ["open"]}
+    pq.write_table(pa.table(row | rest), tmp_path / "openi.parquet")
     (from_xml,), (from_table,) = read(tmp_path / "xml"), read(tmp_path / "openi.parquet")
     assert from_xml == from_table
     assert isinstance(from_xml, RawReport) and from_xml.public_ids and "Lungs <clear>." in from_xml.text
