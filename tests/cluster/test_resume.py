@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,34 +43,53 @@ def rows(run: Location) -> dict[str, pa.Table]:
     return {name: read_dataset(run, manifest, name) for name in DATASETS}
 
 
-@pytest.mark.timeout(600)
-def test_a_killed_extract_resumes_to_the_same_rows(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "corpus", 60, seed=3)
-    ingested = finish("ingest", f"reports={tmp_path}/corpus", f"root={tmp_path}/ingest")
-    settings = ("extract", f"reports={ingested}", "rows_per_block=5")
-    undisturbed = finish(*settings, f"root={tmp_path}/undisturbed")
+@dataclass(frozen=True)
+class Undisturbed:
+    """An ingested corpus and what extract makes of it when nothing goes wrong."""
 
-    root = f"root={tmp_path}/disturbed"
-    process = start(*settings, root)
+    settings: tuple[str, ...]
+    expected: dict[str, pa.Table]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("resume")
+    write_corpus(folder / "corpus", 60, seed=3)
+    ingested = finish("ingest", f"reports={folder}/corpus", f"root={folder}/ingest")
+    settings = ("extract", f"reports={ingested}", "rows_per_block=5")
+    return Undisturbed(settings, rows(finish(*settings, f"root={folder}/undisturbed")))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("written", "enough"),
+    [("records/merge/*.json", 1), ("found/*.parquet", 3)],
+    ids=["while-sentences-are-merged", "while-sentences-are-extracted"],
+)
+def test_a_killed_extract_resumes_to_the_same_rows(
+    undisturbed: Undisturbed, tmp_path: Path, written: str, enough: int
+) -> None:
+    root = f"root={tmp_path}"
+    process = start(*undisturbed.settings, root)
     deadline = time.monotonic() + 180
     committed: list[Path] = []
-    while len(committed) < 3 and time.monotonic() < deadline and process.poll() is None:
-        committed = list((tmp_path / "disturbed").glob("extract-*/*/staging/found/*.parquet"))
-        time.sleep(0.05)
+    while len(committed) < enough and time.monotonic() < deadline and process.poll() is None:
+        committed = list(tmp_path.glob(f"extract-*/*/staging/{written}"))
+        time.sleep(0.02)
     assert process.poll() is None, "the job ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not list((tmp_path / "disturbed").glob("extract-*/*/manifest.json")), "nothing is published half-way"
-    written = {path.name for path in committed}
+    assert len(committed) >= enough, "the test killed a job that had committed work"
+    assert not list(tmp_path.glob("extract-*/*/manifest.json")), "nothing is published half-way"
 
-    resumed = finish(*settings, root)
-    assert [run.name for run in Location.parse(resumed.parent.path).children()] == [resumed.name], "no second run"
-    expected, found = rows(undisturbed), rows(resumed)
+    resumed = finish(*undisturbed.settings, root)
+    runs = [child for child in resumed.parent.children() if child.is_dir()]
+    assert runs == [resumed], "no second run"
+    found = rows(resumed)
     for name in DATASETS:
-        assert found[name] == expected[name], name
+        assert found[name] == undisturbed.expected[name], name
     ids = found["mentions"]["mention_id"].to_pylist()
     assert len(ids) == len(set(ids)) > 0
-    assert written, "the test killed a job that had committed rows"
-    again = start(*settings, root)
+    again = start(*undisturbed.settings, root)
     assert again.wait(120) == 0
-    assert rows(resumed)["mentions"] == expected["mentions"]
+    assert rows(resumed)["mentions"] == undisturbed.expected["mentions"]
