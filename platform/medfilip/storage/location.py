@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 from medfilip.core.errors import ErrorCode, MedfilipError
 
 ALLOWED_SCHEMES = ("file", "s3")
+PREFIXES_VARIABLE = "MEDFILIP_ALLOWED_PREFIXES"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,27 @@ class Location:
 
     @classmethod
     def parse(cls, uri: str | Path) -> Location:
-        """Parse ``/a/path``, ``a/path``, ``file:///a/path`` or ``s3://bucket/key``; other schemes are refused."""
-        text = os.fspath(uri)
+        """Parse ``/a/path``, ``a/path``, ``file:///a/path`` or ``s3://bucket/key``; other schemes are refused.
+
+        Where ``MEDFILIP_ALLOWED_PREFIXES`` is set (comma-separated), a place outside all of them is refused too.
+        """
+        location = cls._parse(os.fspath(uri))
+        allowed = [prefix for prefix in os.environ.get(PREFIXES_VARIABLE, "").split(",") if prefix.strip()]
+        if allowed and not any(location._is_below(cls._parse(prefix.strip())) for prefix in allowed):
+            raise MedfilipError(
+                ErrorCode.URI_NOT_ALLOWED,
+                f"{location} lies outside the places that {PREFIXES_VARIABLE} allows.",
+                fix="Use a path below one of them, or ask whoever runs this installation.",
+            )
+        return location
+
+    def _is_below(self, place: Location) -> bool:
+        # Resolved: a link or '..' must not lead out of an allowed folder.
+        mine, theirs = (os.path.realpath(item.path) if item.scheme == "file" else item.path for item in (self, place))
+        return self.scheme == place.scheme and f"{mine}/".startswith(f"{theirs.rstrip('/')}/")
+
+    @classmethod
+    def _parse(cls, text: str) -> Location:
         if "://" not in text:
             return cls("file", str(Path(text).expanduser().absolute()))
         parts = urlsplit(text)

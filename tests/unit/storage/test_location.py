@@ -71,3 +71,23 @@ def test_relative_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert str(Location.parse("runs")) == str(tmp_path / "runs")
     assert str(Location.parse("s3://bucket/a/")) == "s3://bucket/a"
+
+
+def test_places_outside_the_allowed_prefixes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path)
+    monkeypatch.setenv("MEDFILIP_ALLOWED_PREFIXES", f"{tmp_path}/in, s3://bucket/project")
+    for allowed in (tmp_path / "in", tmp_path / "in/a/b", "s3://bucket/project", "s3://bucket/project/x"):
+        Location.parse(allowed)
+    for refused in (tmp_path, tmp_path / "inside", tmp_path / "in/link/x", "s3://bucket/projects", "s3://other/x"):
+        with pytest.raises(MedfilipError) as caught:
+            Location.parse(refused)
+        assert caught.value.code is ErrorCode.URI_NOT_ALLOWED
+    with pytest.raises(MedfilipError):
+        Location.parse(f"{tmp_path}/in/../out")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a#b", "s3://bucket/a?b=c"])
+def test_keys_that_a_url_would_cut_are_refused(uri: str) -> None:
+    with pytest.raises(MedfilipError):
+        Location.parse(uri)
