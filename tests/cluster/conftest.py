@@ -1,4 +1,4 @@
-"""These tests start clusters of their own; the shared one ends first: two on one machine compete for an agent's port."""
+"""These tests start their own clusters; the shared one ends first: two on one machine compete for an agent's port."""
 
 from __future__ import annotations
 
