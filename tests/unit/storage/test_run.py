@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -184,3 +185,27 @@ def test_staging_of_a_driver_killed_after_publishing_is_cleared(tmp_path) -> Non
     (location / "staging/left").write_bytes(b"text")
     publish(Location.parse(tmp_path), spec)
     assert not (location / "staging").exists()
+
+
+def test_drivers_that_start_together_make_one_run(tmp_path) -> None:
+    root, spec = Location.parse(tmp_path), RunSpec("ingest", {})
+    ready, leave = threading.Barrier(2), threading.Event()
+    outcomes: list[str] = []
+
+    def drive() -> None:
+        ready.wait()
+        try:
+            with open_run(root, spec) as run:
+                outcomes.append(run.run_id)
+                leave.wait(10)
+        except MedfilipError as error:
+            outcomes.append(error.code)
+            leave.set()
+
+    threads = [threading.Thread(target=drive) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 2 and ErrorCode.RUN_LOCKED in outcomes
+    assert len([child for child in (root / f"ingest-{spec.fingerprint}").children() if child.is_dir()]) == 1
