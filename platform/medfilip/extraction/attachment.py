@@ -85,13 +85,17 @@ class Mention:
             "severity": self.severity,
             "size": self.size,
             "size_mm": self.size_mm,
+            "count": None,
             "laterality": side,
             "sites": self.sites,
             "patterns": self.patterns,
             "change": self.change,
             "chronicity": self.chronicity,
+            "position": None,
             "alignment": self.alignment,
             "evidence": [{"slot": "mention", "start": self.start, "end": self.end}, *self.evidence],
+            "confidence": None,
+            "suggestion": None,
         }
 
 

@@ -17,11 +17,16 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class SentenceResult:
-    """What an engine made of one sentence; ``status`` is ``"ok"`` or an `ErrorCode`."""
+    """What an engine made of one sentence; ``status`` is ``"ok"`` or an `ErrorCode`.
+
+    ``doubts`` say why the engine may be wrong about it; ``ungrounded`` are items of a model's reply that are no
+    findings, with the reason (`medfilip.storage.schemas.UNGROUNDED`).
+    """
 
     findings: list[FindingRow]
     status: str = OK
-    ungrounded: int = 0
+    doubts: tuple[str, ...] = ()
+    ungrounded: tuple[dict[str, str], ...] = ()
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -58,7 +63,8 @@ def results_table(ids: pa.ChunkedArray, engine: str, results: list[SentenceResul
         "findings": pa.array([result.findings for result in results], schema.field("findings").type),
         "engine": pa.array([engine] * len(results), pa.string()),
         "status": pa.array([result.status for result in results], pa.string()),
-        "ungrounded": pa.array([result.ungrounded for result in results], pa.int32()),
+        "doubts": pa.array([list(result.doubts) for result in results], schema.field("doubts").type),
+        "ungrounded": pa.array([list(result.ungrounded) for result in results], schema.field("ungrounded").type),
         "input_tokens": pa.array([result.input_tokens for result in results], pa.int32()),
         "output_tokens": pa.array([result.output_tokens for result in results], pa.int32()),
         "cached_tokens": pa.array([result.cached_tokens for result in results], pa.int32()),

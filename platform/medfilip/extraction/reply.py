@@ -72,9 +72,15 @@ class ReplyReader:
         except ValidationError:
             code = ErrorCode.REPLY_TRUNCATED if truncated else ErrorCode.REPLY_INVALID
             return SentenceResult([], status=code, raw_reply=raw, **tokens)
-        grounded = [self._ground(finding, sentence) for finding in reply.findings]
-        findings = [finding for finding in grounded if finding is not None]
-        return SentenceResult(findings, ungrounded=len(grounded) - len(findings), **tokens)
+        findings: list[FindingRow] = []
+        ungrounded: list[dict[str, str]] = []
+        for item in reply.findings:
+            finding = self._ground(item, sentence)
+            if finding is not None:
+                findings.append(finding)
+            else:
+                ungrounded.append({"mention": item.mention, "category": item.category, "reason": "not_in_sentence"})
+        return SentenceResult(findings, ungrounded=tuple(ungrounded), **tokens)
 
     def _ground(self, finding: ReplyFinding, sentence: str) -> FindingRow | None:
         quoted = finding.mention.strip()
@@ -94,13 +100,17 @@ class ReplyReader:
             "severity": next((term.value for term in ranks.get("severity", [])), None),
             "size": next((term.value for term in ranks.get("size", [])), None),
             "size_mm": None,
+            "count": None,
             "laterality": finding.laterality,
             "sites": [self._site_of[site] for site in map(str.lower, finding.sites) if site in self._site_of],
             "patterns": [],
             "change": None,
             "chronicity": None,
+            "position": None,
             "alignment": alignment,
             "evidence": [{"slot": "mention", "start": start, "end": start + len(quoted)}],
+            "confidence": None,
+            "suggestion": None,
         }
 
     def _category(self, written: str) -> str:

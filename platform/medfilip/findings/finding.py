@@ -6,7 +6,9 @@ Arrow columns (`medfilip.storage.schemas.FINDING`) and in hot loops as plain dic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,8 +77,8 @@ class Evidence(BaseModel):
 class Finding(BaseModel):
     """One finding as a text states it; slots the text does not fill are ``None`` or empty.
 
-    ``category``, ``severity``, ``size`` and ``sites`` hold ids of the ontology; a category it does not know is kept
-    as ``other:<text>``.
+    ``category``, ``severity``, ``size``, ``sites`` and ``position`` hold ids of the ontology; a category it does not
+    know is kept as ``other:<text>``, with the nearest one it does know as ``suggestion``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,10 +89,28 @@ class Finding(BaseModel):
     severity: str | None = None
     size: str | None = None
     size_mm: float | None = None
+    count: int | None = None
     laterality: Laterality | None = None
     sites: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     change: Change | None = None
     chronicity: Chronicity | None = None
+    position: str | None = None
     alignment: Alignment = Alignment.EXACT
     evidence: tuple[Evidence, ...] = ()
+    confidence: float | None = Field(None, ge=0, le=1)
+    suggestion: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Finding:
+        """Read a finding from a row of any dataset that holds the columns of a finding; other columns are left out."""
+        values = {name: row[name] for name in cls.model_fields if row.get(name) is not None}
+        return cls.model_validate(values)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the finding as a row with exactly the keys of `medfilip.storage.schemas.FINDING`."""
+        return self.model_dump(mode="python") | {
+            "sites": list(self.sites),
+            "patterns": list(self.patterns),
+            "evidence": [span.model_dump() for span in self.evidence],
+        }

@@ -15,7 +15,7 @@ from medfilip.findings.finding import Certainty
 
 _SECTION_RANK = {"impression": 0, "findings": 1}
 _CERTAINTY_RANK = {Certainty.PRESENT: 0, Certainty.ABSENT: 1, Certainty.UNCERTAIN: 2}
-_SINGLE_SLOTS = ("severity", "size", "size_mm", "change", "chronicity")
+_SINGLE_SLOTS = ("severity", "size", "size_mm", "count", "change", "chronicity", "position")
 _LIST_SLOTS = ("sites", "patterns")
 
 
@@ -64,6 +64,7 @@ def _resolve_group(category: str, side: str | None, mentions: list[Mapping[str, 
         "laterality": side,
         **{slot: next((m[slot] for m in agreeing if m[slot] is not None), None) for slot in _SINGLE_SLOTS},
         **{slot: list(dict.fromkeys(v for m in agreeing for v in m[slot] or ())) for slot in _LIST_SLOTS},
+        "confidence": leading["confidence"],
         "mention_ids": sorted(mention["mention_id"] for mention in ranked),
         "conflict": {Certainty.PRESENT, Certainty.ABSENT} <= stated,
     }

@@ -29,15 +29,23 @@ FINDING_SLOTS: list[tuple[str, pa.DataType]] = [
     ("severity", _text),
     ("size", _text),
     ("size_mm", pa.float32()),
+    ("count", pa.int16()),
     ("laterality", _text),
     ("sites", _texts),
     ("patterns", _texts),
     ("change", _text),
     ("chronicity", _text),
+    ("position", _text),  # of a device: where its tip is, or "malpositioned"
 ]
 """What a finding says; a missing slot is null or empty."""
 
-FINDING_FIELDS = [*FINDING_SLOTS, ("alignment", _text), ("evidence", pa.list_(EVIDENCE))]
+FINDING_FIELDS = [
+    *FINDING_SLOTS,
+    ("alignment", _text),
+    ("evidence", pa.list_(EVIDENCE)),
+    ("confidence", pa.float32()),  # calibrated probability that the finding is right; null if it was not estimated
+    ("suggestion", _text),  # for a category the ontology does not know: the nearest one it does
+]
 """Columns of a finding in a text, in the order of `medfilip.findings.finding.Finding`; a missing slot is null."""
 
 FINDING = pa.struct(FINDING_FIELDS)
@@ -164,9 +172,12 @@ OCCURRENCES = DatasetSchema(
     ),
 )
 
+UNGROUNDED = pa.struct([("mention", _text), ("category", _text), ("reason", _text)])
+"""An item of a model's reply that is no finding, since its words do not stand in the sentence, with the reason."""
+
 SENTENCE_FINDINGS = DatasetSchema(
     "sentence_findings",
-    1,
+    2,
     ("sentence_id",),
     pa.schema(
         [
@@ -174,7 +185,8 @@ SENTENCE_FINDINGS = DatasetSchema(
             ("findings", pa.list_(FINDING)),  # evidence spans are relative to the sentence
             ("engine", _text),
             ("status", _text),  # "ok" or an ErrorCode
-            ("ungrounded", pa.int32()),  # items of the reply that could not be grounded and are not findings
+            ("doubts", _texts),  # why the engine may be wrong about this sentence (`medfilip.extraction.doubt`)
+            ("ungrounded", pa.list_(UNGROUNDED)),
             ("input_tokens", pa.int32()),
             ("output_tokens", pa.int32()),
             ("cached_tokens", pa.int32()),
@@ -185,7 +197,7 @@ SENTENCE_FINDINGS = DatasetSchema(
 
 MENTIONS = DatasetSchema(
     "mentions",
-    1,
+    2,
     ("mention_id",),
     pa.schema(
         [
@@ -202,7 +214,7 @@ MENTIONS = DatasetSchema(
 
 RESOLVED_FINDINGS = DatasetSchema(
     "resolved_findings",
-    1,
+    2,
     ("finding_id",),
     pa.schema(
         [
@@ -210,6 +222,7 @@ RESOLVED_FINDINGS = DatasetSchema(
             ("study_id", _text),
             ("report_id", _text),
             *FINDING_SLOTS,
+            ("confidence", pa.float32()),
             ("mention_ids", pa.list_(pa.int64())),
             ("conflict", pa.bool_()),
         ]
