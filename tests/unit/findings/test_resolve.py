@@ -11,7 +11,8 @@ _ids = itertools.count()
 
 
 def mention(category: str, certainty: str = "present", section: str = "findings", **slots: Any) -> dict[str, Any]:
-    empty = dict.fromkeys(("hedge", "severity", "size", "size_mm", "laterality", "change", "chronicity"))
+    single = ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "position")
+    empty = dict.fromkeys((*single, "confidence"))
     return {
         **empty,
         "mention_id": next(_ids),
