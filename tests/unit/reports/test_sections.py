@@ -20,7 +20,7 @@ def named(text: str) -> list[tuple[str, str]]:
         ("Findings: Clear. IMPRESSION: Normal.", [("findings", "Clear."), ("impression", "Normal.")]),
         ("History: cough\n\nConclusion:\n1. Normal.", [("indication", "cough"), ("impression", "1. Normal.")]),
         ("The lungs are clear.", [("findings", "The lungs are clear.")]),
-        ("EXAM: Two views. The lungs are clear.", [("findings", "Two views. The lungs are clear.")]),
+        ("EXAM: Two views. The lungs are clear.", [("technique", "Two views."), ("findings", "The lungs are clear.")]),
         ("FINDINGS:\nIMPRESSION: Normal.", [("impression", "Normal.")]),
         ("The impression: of a mass is false.", [("findings", "The impression: of a mass is false.")]),
         ("", []),
