@@ -16,6 +16,7 @@ import yaml
 
 _WORD = re.compile(r"[^\W\d_]+")
 _MAX_WORDS = 600
+_LEAST_ENGLISH = 0.1
 _LONG_ENOUGH = 12
 """Words from which the lack of any English is evidence in itself."""
 
@@ -65,7 +66,7 @@ def foreign_language(text: str) -> Language | None:
     if evidence >= 2 and evidence > 1.5 * english:
         return Language(name, evidence, english)
     named = [word for word in words if not set(word) <= {"x"}]
-    if len(named) >= _LONG_ENOUGH and english < 0.04 * len(named):
+    if len(named) >= _LONG_ENOUGH and english < _LEAST_ENGLISH * len(named):
         return Language("an unknown language", 0, english)
     return None
 

@@ -56,7 +56,8 @@ _OTHER_ANATOMY = re.compile(
 _CHEST_BODY = re.compile(
     r"\b(?:lungs?|pleura\w*|pneumothora\w+|costophrenic|hemidiaphragms?|diaphragm\w*|mediastin\w+|cardio\w+|cardiac"
     r"|heart|hila|hilar|"
-    r"hilum|pulmonary|bronch\w+|airspace|air space|atelecta\w+|consolidat\w+|pneumonia|infiltrates?|chest|thorax"
+    r"hilum|pulmonary|bronch\w+|airspace|air space|atelecta\w+|consolidat\w+|pneumonia|infiltrates?|(?<!joint "
+    r")effusions?|chest|thorax"
     r"|thoracic|aort\w+|"
     r"ribs?|perihilar|retrocardiac|apical|apices|basilar|emphysema\w*|copd|lobe|opacit(?:y|ies)|endotracheal"
     r"|sternotomy)\b",
