@@ -12,21 +12,26 @@ from dataclasses import dataclass
 from medfilip.core.ids import hash64
 from medfilip.reports.sections import BODY_SECTIONS, Section
 
-SPLITTER_VERSION = "1"
+SPLITTER_VERSION = "2"
 BODY_GROUP = "body"
 
 _BOUNDARY = re.compile(
     r"(?<=[.!?])\s+(?=[A-Z0-9(_])"  # a full stop before a capital or a number
     r"|(?<=[a-z)][.])(?=[A-Z][a-z])"  # a missing space: "…is clear.The heart…"
+    r"|(?<=[a-z]{4}[.])\s+(?=[a-z])"  # a capital forgotten: "…pneumothorax. heart size…"
     r"|\n\s*\n|\n(?=\s*(?:\d+[.)]|[-*•])\s)"  # paragraphs and list items
-    r"|\n(?=[A-Z][A-Z /]+:)"  # a heading line
+    r"|\n(?=[A-Z][A-Za-z /&,]{2,40}:)"  # a heading line
+    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z][a-z])"  # a list written in one line: "1. Effusion 2. Edema"
 )
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:dr|mr|mrs|ms|vs|approx|st|no|fig|e\.g|i\.e|a\.m|p\.m|cm|mm)|\s[A-Z])\.$", re.IGNORECASE
+    r"(?:\b(?:dr|mr|mrs|ms|vs|approx|st|no|fig|e\.g|i\.e|a\.m|p\.m|cm|mm|resp|prob|poss|incl|temp)|\s[A-Z])\.$",
+    re.IGNORECASE,
 )
-_ENUMERATION = re.compile(r"^(?:\(?\d{1,2}[.)]|[-*•])\s+")
+_ENUMERATION = re.compile(r"^(?:\(?\d{1,2}[.)](?=\s|[A-Za-z])|[-*•](?=\s))\s*")
 _BARE_NUMBER = re.compile(r"^\s*\(?\d{1,2}[.)]$")
 _CONTEXT_BOUND = re.compile(r"^(?:this|these|it|they|those|the (?:above|latter|former)|which)\b")
+_SIDED_HEADING = re.compile(r"^[a-z /&-]{0,20}\b(?:left|right)\b[a-z /&-]{0,30}:")
+_ENDS = " .,;:!"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Sentence:
     text
         Normal form: lower case, single spaces, without enumeration and final punctuation.
     context
-        Normal form of the preceding sentence if this one leans on it ("This may represent…"), else ``None``.
+        Normal form of the preceding sentence if this one leans on it ("This may represent…"), the heading it stands
+        under if that names a side ("left lung:"), else ``None``.
     section
         Name of the section.
     start, end
@@ -76,6 +82,17 @@ def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return spans
 
 
+def normal_text(raw: str) -> str:
+    """Return the normal form of a sentence: lower case, single blanks, no enumeration, no final punctuation."""
+    if not raw.isascii():
+        return normal_form(raw)[0]
+    first = raw[:1]
+    if first.isdigit() or first in "(-*":
+        enumeration = _ENUMERATION.match(raw)
+        raw = raw[enumeration.end() :] if enumeration else raw
+    return " ".join(raw.split()).lower().rstrip(_ENDS)
+
+
 def normal_form(raw: str) -> tuple[str, list[int]]:
     """Return the normal form of a sentence and, for each of its characters, the offset it came from in ``raw``."""
     enumeration = _ENUMERATION.match(raw)
@@ -91,7 +108,7 @@ def normal_form(raw: str) -> tuple[str, list[int]]:
         lowered = character.lower()
         characters.append(lowered if len(lowered) == 1 else character)
         offsets.append(offset)
-    while characters and characters[-1] in " .,;:!":
+    while characters and characters[-1] in _ENDS:
         characters.pop()
         offsets.pop()
     return "".join(characters), offsets
@@ -109,11 +126,17 @@ def report_sentences(text: str, sections: list[Section]) -> list[Sentence]:
         if section.name not in BODY_SECTIONS:
             continue
         previous: str | None = None
+        heading: str | None = None
         for start, end in split_sentences(text, section.start, section.end):
-            normal, _ = normal_form(text[start:end])
+            normal = normal_text(text[start:end])
             if not normal:
                 continue
-            context = previous if previous and _CONTEXT_BOUND.match(normal) else None
+            context = previous if previous and _CONTEXT_BOUND.match(normal) else heading
+            if ":" in normal:
+                # "LEFT LUNG: …" holds for the sentences behind it too, up to the next heading.
+                sided = _SIDED_HEADING.match(normal)
+                heading = sided.group() if sided else None
+                context = None
             sentences.append(
                 Sentence(sentence_id(normal, context), normal, context, section.name, start, end, len(sentences))
             )
