@@ -1,4 +1,4 @@
-"""The rule engine's data: ``data/lexicon.yaml`` joined with the terms of the ontology, compiled into one trie of words."""
+"""The rule engine's data: ``data/lexicon.yaml`` joined with the ontology's terms, compiled into one trie of words."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Node: TypeAlias = list[Any]
 
 
 class Composed(BaseModel):
-    """What a bearer in a state amounts to; ``also`` is a second finding stated by it (a calcified nodule is a nodule)."""
+    """What a bearer in a state amounts to; ``also`` is a second finding stated by it: a calcified nodule is a nodule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,118 +1,170 @@
-"""A sentence as the rules see it: items (what each known term does), clauses, and the findings they make up.
+"""A sentence as the rules see it: items (what each known term does) and clauses.
 
-Positions are token numbers; spans are half open. An item may stand in several readings: "increased" is a state of
-vessels and a change over time.
+Positions are token numbers; spans are half open. A term may stand in several readings: "increased" is a state of
+vessels and a change over time. Items are plain tuples and kinds plain integers, since every sentence of a corpus
+passes here: an attribute or an enumeration costs more than the rule that looks at it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from medfilip.extraction.lexicon_data import Kind, Node
 
+Item: TypeAlias = tuple[int, Any, int, int]
+"""(kind, value, start, end)."""
 
-class Item(NamedTuple):
-    """A term of the lexicon in a sentence."""
-
-    kind: int
-    value: Any
-    start: int
-    end: int
-
-
-# Plain integers: an IntEnum member costs a descriptor call in the innermost loops.
-CATEGORY, BEARER, STATE, SITE, SIDE = (int(k) for k in (Kind.CATEGORY, Kind.BEARER, Kind.STATE, Kind.SITE, Kind.SIDE))
-NEGATION, TERMINATOR, PREPOSITION, VERB = (
-    int(k) for k in (Kind.NEGATION, Kind.TERMINATOR, Kind.PREPOSITION, Kind.VERB)
-)
-AND, OR, COMMA, DETERMINER, FILLER = (int(k) for k in (Kind.AND, Kind.OR, Kind.COMMA, Kind.DETERMINER, Kind.FILLER))
-CHANGE, SEVERITY, SIZE, PATTERN, CHRONICITY = (
-    int(k) for k in (Kind.CHANGE, Kind.SEVERITY, Kind.SIZE, Kind.PATTERN, Kind.CHRONICITY)
-)
-HEDGE = int(Kind.HEDGE)
-EXPLANATION = int(Kind.EXPLANATION)
-CONDITION = int(Kind.CONDITION)
+CATEGORY = int(Kind.CATEGORY)
+BEARER = int(Kind.BEARER)
+STATE = int(Kind.STATE)
+SITE = int(Kind.SITE)
+SIDE = int(Kind.SIDE)
+SEVERITY = int(Kind.SEVERITY)
+SIZE = int(Kind.SIZE)
+PATTERN = int(Kind.PATTERN)
+CHANGE = int(Kind.CHANGE)
+CHRONICITY = int(Kind.CHRONICITY)
+COUNT = int(Kind.COUNT)
+POSITION = int(Kind.POSITION)
+NEGATION = int(Kind.NEGATION)
 NEGATION_AFTER = int(Kind.NEGATION_AFTER)
-ELSEWHERE = int(Kind.ELSEWHERE)
+HEDGE = int(Kind.HEDGE)
 HEDGE_AFTER = int(Kind.HEDGE_AFTER)
-QUALIFIERS = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, int(Kind.COUNT)))
+CONDITION = int(Kind.CONDITION)
+TERMINATOR = int(Kind.TERMINATOR)
+EXPLANATION = int(Kind.EXPLANATION)
+PREPOSITION = int(Kind.PREPOSITION)
+VERB = int(Kind.VERB)
+AND = int(Kind.AND)
+OR = int(Kind.OR)
+COMMA = int(Kind.COMMA)
+DETERMINER = int(Kind.DETERMINER)
+FILLER = int(Kind.FILLER)
+ABNORMAL = int(Kind.ABNORMAL)
+MASK = int(Kind.MASK)
+ELSEWHERE = int(Kind.ELSEWHERE)
+
+QUALIFIERS = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT))
 CONJUNCTIONS = frozenset((AND, OR, COMMA))
-_THERE: frozenset[str] = frozenset(
-    ("there is", "there are", "there has been", "there have been", "there remain", "there remains")
-)
-_PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, int(Kind.MASK)))
+NOUNS = frozenset((CATEGORY, BEARER, SITE))
+
+_MATTER = frozenset((CATEGORY, BEARER, SITE, STATE))
+_PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK))
+_THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
+_WELL = frozenset(("normal", "clear"))
 
 
-def read_items(words: Sequence[str], root: dict[str, Node]) -> list[Item]:
-    """Find the longest term at each word, left to right; ``words`` are folded, ``""`` where unknown."""
+def bits(*kinds: int) -> int:
+    """Return a bit set of kinds, to be tested against `Sentence.kinds`."""
+    return sum(1 << kind for kind in kinds)
+
+
+_PARTING = bits(TERMINATOR, AND, COMMA, DETERMINER)
+
+
+class Sentence:
+    """Words, items and clauses of a sentence.
+
+    Attributes
+    ----------
+    words
+        Its tokens in normal form.
+    folded
+        Its tokens as the lexicon knows them, ``""`` where it does not.
+    items
+        Its terms in the order of the text.
+    kinds
+        Bit set of the kinds that occur.
+    starts
+        First token of each clause: the parts that a cue or a qualifier does not reach across.
+    """
+
+    __slots__ = ("folded", "items", "kinds", "starts", "words")
+
+    def __init__(self, words: Sequence[str], folded: Sequence[str], root: dict[str, Node]) -> None:
+        self.words = words
+        self.folded = folded
+        self.items, self.kinds = read_items(folded, root)
+        self.starts = [0]
+        if self.kinds & _PARTING:
+            if self.kinds >> TERMINATOR & 1:
+                _read_heading(self.items)
+            self._part()
+
+    def _part(self) -> None:
+        items, starts = self.items, self.starts
+        for number, item in enumerate(items):
+            kind = item[0]
+            if (
+                (kind == TERMINATOR and not (item[1] in _THERE and _is_fronted(items, number)))
+                or ((kind in (AND, COMMA)) and _begins_statement(items, number))
+                or (kind == DETERMINER and item[1] == "the" and _runs_on(items, number))
+            ):
+                starts.append(item[2])
+        starts.sort()
+
+    def clause(self, token: int) -> int:
+        """Return the number of the clause a token stands in."""
+        return bisect_right(self.starts, token) - 1
+
+    def span(self, token: int) -> tuple[int, int]:
+        """Return the half-open span of the clause a token stands in."""
+        starts = self.starts
+        if len(starts) == 1:
+            return 0, len(self.words)
+        number = bisect_right(starts, token)
+        return starts[number - 1], starts[number] if number < len(starts) else len(self.words)
+
+
+def read_items(words: Sequence[str], root: dict[str, Node]) -> tuple[list[Item], int]:
+    """Find the longest term at each word, left to right; return the items and the bit set of their kinds."""
     items: list[Item] = []
+    kinds = 0
     at, count = 0, len(words)
     while at < count:
         node = root.get(words[at])
         if node is None:
             at += 1
             continue
-        readings = node[0]
+        readings, children = node
         after = ahead = at + 1
-        while ahead < count:
-            node = node[1].get(words[ahead])
+        while children and ahead < count:
+            node = children.get(words[ahead])
             if node is None:
                 break
             ahead += 1
+            children = node[1]
             if node[0] is not None:
                 readings, after = node[0], ahead
         if readings is None:
             at += 1
             continue
         for kind, value in readings:
-            items.append(Item(int(kind), value, at, after))
+            items.append((kind, value, at, after))
+            kinds |= 1 << kind
         at = after
-    return _headings(items)
+    return items, kinds
 
 
-def _headings(items: list[Item]) -> list[Item]:
+def _read_heading(items: list[Item]) -> None:
     """Read the colon behind an anatomical heading as "is": "heart: normal in size"."""
     for number, item in enumerate(items):
-        if item.kind == TERMINATOR:
-            if item.value == ":" and number and all(earlier.kind in _PLACE_WORDS for earlier in items[:number]):
-                items[number] = Item(VERB, ":", item.start, item.end)
-            break
-    return items
-
-
-class Clauses:
-    """Where a sentence falls into parts that a cue or a qualifier does not reach across."""
-
-    def __init__(self, items: Sequence[Item], length: int) -> None:
-        self.starts = [0]
-        for number, item in enumerate(items):
-            if item.kind == TERMINATOR:
-                if not (item.value in _THERE and _is_fronted(items, number)):
-                    self.starts.append(item.start)
-            elif (item.kind in (AND, COMMA) and _begins_statement(items, number)) or (
-                item.kind == DETERMINER and _runs_on(items, number)
-            ):
-                self.starts.append(item.start)
-        self.starts.sort()
-        self.length = length
-
-    def of(self, token: int) -> int:
-        """Return the number of the clause a token stands in."""
-        return bisect_right(self.starts, token) - 1
-
-    def span(self, token: int) -> tuple[int, int]:
-        """Return the half-open span of the clause a token stands in."""
-        number = bisect_right(self.starts, token) - 1
-        end = self.starts[number + 1] if number + 1 < len(self.starts) else self.length
-        return self.starts[number], end
+        kind = item[0]
+        if kind == TERMINATOR:
+            if item[1] == ":" and number:
+                items[number] = (VERB, ":", item[2], item[3])
+            return
+        if kind not in _PLACE_WORDS:
+            return
 
 
 def _is_fronted(items: Sequence[Item], number: int) -> bool:
     """Whether only a place stands before "there is": "in the left upper lobe, there is a nodule"."""
-    earlier = [item for item in items[:number] if item.end <= items[number].start]
-    return bool(earlier) and all(item.kind in _PLACE_WORDS for item in earlier)
+    start = items[number][2]
+    earlier = [item for item in items[:number] if item[3] <= start]
+    return bool(earlier) and all(item[0] in _PLACE_WORDS for item in earlier)
 
 
 def _begins_statement(items: Sequence[Item], number: int) -> bool:
@@ -120,42 +172,41 @@ def _begins_statement(items: Sequence[Item], number: int) -> bool:
 
     "…is normal, and the lungs are clear" begins one; "heart, mediastinum and hila are normal" does not.
     """
-    conjunction = items[number]
-    follower = items[number + 1] if number + 1 < len(items) else None
-    if follower is None or not any(item.kind in (CATEGORY, BEARER, SITE, STATE) for item in items[:number]):
+    if number + 1 >= len(items) or not any(item[0] in _MATTER for item in items[:number]):
         return False
-    if follower.kind == NEGATION and follower.value not in ("nor", "neither"):
+    follower = items[number + 1]
+    if follower[0] == NEGATION and follower[1] not in ("nor", "neither"):
         return True
-    verb = False
-    nouns = 0
-    for later in items[number + 1 :]:
-        kind = later.kind
-        if kind == VERB or (kind == STATE and later.value in ("normal", "clear") and nouns):
-            verb = True
-            break
-        if kind in (OR, TERMINATOR) or (kind in (AND, COMMA) and later.start > conjunction.end):
-            break
-        if kind == PREPOSITION and not nouns:
-            break
-        nouns += kind in (CATEGORY, BEARER, SITE)
-    if not verb or not nouns:
+    if not _states(items, number):
         return False
-    for earlier in reversed(items[:number]):
-        if earlier.kind in (VERB, NEGATION) or (earlier.kind == STATE and earlier.value in ("normal", "clear")):
+    for kind, value, _, _ in reversed(items[:number]):
+        if kind in (VERB, NEGATION) or (kind == STATE and value in _WELL):
             return True
-        if earlier.kind == TERMINATOR:
+        if kind == TERMINATOR:
             break
+    return False
+
+
+def _states(items: Sequence[Item], number: int) -> bool:
+    """Whether a noun and its verb follow a conjunction before the next one."""
+    end = items[number][3]
+    nouns = False
+    for kind, value, start, _ in items[number + 1 :]:
+        if kind == VERB or (kind == STATE and nouns and value in _WELL):
+            return nouns
+        if kind in (OR, TERMINATOR) or (kind in (AND, COMMA) and start > end):
+            return False
+        if kind == PREPOSITION and not nouns:
+            return False
+        nouns = nouns or kind in NOUNS
     return False
 
 
 def _runs_on(items: Sequence[Item], number: int) -> bool:
     """Whether a new sentence begins at an article although no mark ends the one before: "…effusion the lungs are…"."""
-    article = items[number]
-    if article.value != "the" or not number or items[number - 1].end != article.start:
+    if not number or items[number - 1][3] != items[number][2] or items[number - 1][0] not in (CATEGORY, SITE):
         return False
-    if items[number - 1].kind not in (CATEGORY, SITE) or not any(
-        item.kind in (VERB, NEGATION) for item in items[:number]
-    ):
+    if not any(item[0] in (VERB, NEGATION) for item in items[:number]):
         return False
     after = items[number + 1 : number + 5]
-    return bool(after) and after[0].kind in (BEARER, SITE) and any(item.kind == VERB for item in after)
+    return bool(after) and after[0][0] in (BEARER, SITE) and any(item[0] == VERB for item in after)

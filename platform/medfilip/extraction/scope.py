@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medfilip.extraction.composing import Mention
+from medfilip.extraction.mention import Mention
 from medfilip.extraction.parsing import (
     AND,
     CHANGE,
     COMMA,
     CONDITION,
-    CONJUNCTIONS,
     DETERMINER,
     EXPLANATION,
     HEDGE,
@@ -19,9 +18,9 @@ from medfilip.extraction.parsing import (
     NEGATION_AFTER,
     OR,
     SEVERITY,
-    VERB,
-    Clauses,
     Item,
+    Sentence,
+    bits,
 )
 from medfilip.findings.finding import Certainty, Hedge
 
@@ -29,124 +28,129 @@ _STRENGTH = {Hedge.CANNOT_EXCLUDE: 0, Hedge.POSSIBLE: 1, Hedge.VERSUS: 2, Hedge.
 _NARROW_DENIAL = frozenset(("not", "resolved", "excluded", "never"))
 _NARROW_REACH = 4
 _BREAKING_CHANGES = frozenset(("unchanged", "new", "increased", "decreased"))
+_CUES = bits(NEGATION, NEGATION_AFTER, HEDGE, HEDGE_AFTER, CONDITION, OR)
+_DENIALS = bits(NEGATION, NEGATION_AFTER)
+_HEDGES = bits(HEDGE, HEDGE_AFTER)
 
 
-def judge(
-    mentions: Sequence[Mention], items: Sequence[Item], clauses: Clauses, stating: frozenset[Hedge]
-) -> list[Mention]:
+def judge(mentions: list[Mention], sentence: Sentence, stating: frozenset[Hedge]) -> list[Mention]:
     """Set certainty and hedge of each mention, in place; return those that the sentence states at all.
 
     ``stating`` are the hedges that state a finding although they hedge.
     """
-    cues = [item for item in items if item.kind in _CUES]
-    if not cues:
+    if not sentence.kinds & _CUES:
         for mention in mentions:
-            mention.certainty = mention.certainty or Certainty.PRESENT
-        return list(mentions)
-    barriers = _barriers(items)
-    return [mention for mention in mentions if _judge(mention, mentions, items, cues, clauses, barriers, stating)]
+            if mention.certainty is None:
+                mention.certainty = Certainty.PRESENT
+        return mentions
+    return _Scopes(mentions, sentence).judge(stating)
 
 
-_CUES = frozenset((NEGATION, NEGATION_AFTER, HEDGE, HEDGE_AFTER, CONDITION, OR))
+class _Scopes:
+    """The cues of a sentence and where their reach ends."""
 
+    def __init__(self, mentions: list[Mention], sentence: Sentence) -> None:
+        self.mentions = mentions
+        self.sentence = sentence
+        items, kinds = sentence.items, sentence.kinds
+        self.denials = [i for i in items if i[0] in (NEGATION, NEGATION_AFTER)] if kinds & _DENIALS else []
+        self.hedges = [i for i in items if i[0] in (HEDGE, HEDGE_AFTER)] if kinds & _HEDGES else []
+        self.conditions = [i for i in items if i[0] == CONDITION] if kinds >> CONDITION & 1 else []
+        self.explanations = [i for i in items if i[0] == EXPLANATION] if kinds >> EXPLANATION & 1 else []
+        self.barriers = _barriers(items) if kinds & bits(AND, COMMA) else []
 
-def _judge(
-    mention: Mention,
-    mentions: Sequence[Mention],
-    items: Sequence[Item],
-    cues: Sequence[Item],
-    clauses: Clauses,
-    barriers: Sequence[int],
-    stating: frozenset[Hedge],
-) -> bool:
-    begin, end = clauses.span(mention.start)
-    if any(cue.kind == CONDITION and begin <= cue.start and cue.end <= mention.start for cue in cues):
-        return False
-    denial = _denial(mention, items, cues, begin, end, barriers)
-    hedge = _hedge(mention, mentions, cues, begin, end, barriers)
-    if mention.certainty is Certainty.ABSENT:  # "heart size is normal"
-        if denial is not None and denial.kind == NEGATION and denial.value == "not":
-            mention.certainty = Certainty.PRESENT
-            mention.evidence.append(("certainty", denial.start, denial.end))
-        return hedge is None or hedge.value is not Hedge.CANNOT_EXCLUDE
-    mention.certainty = Certainty.PRESENT
-    if denial is not None and (hedge is None or hedge.value != Hedge.CANNOT_EXCLUDE):
-        mention.certainty = Certainty.ABSENT
-        mention.evidence.append(("certainty", denial.start, denial.end))
+    def judge(self, stating: frozenset[Hedge]) -> list[Mention]:
+        return [mention for mention in self.mentions if self._judge(mention, stating)]
+
+    def _judge(self, mention: Mention, stating: frozenset[Hedge]) -> bool:
+        begin, end = self.sentence.span(mention.start)
+        for cue in self.conditions:
+            if begin <= cue[2] and cue[3] <= mention.start:
+                return False
+        denial = self._denial(mention, begin, end) if self.denials else None
+        hedge = self._hedge(mention, begin, end) if self.hedges else None
+        if mention.certainty is Certainty.ABSENT:  # "heart size is normal"
+            if denial is not None and denial[0] == NEGATION and denial[1] == "not":
+                mention.certainty = Certainty.PRESENT
+                mention.evidence.append(("certainty", denial[2], denial[3]))
+            return hedge is None or hedge[1] is not Hedge.CANNOT_EXCLUDE
+        if denial is not None and (hedge is None or hedge[1] != Hedge.CANNOT_EXCLUDE):
+            mention.certainty = Certainty.ABSENT
+            mention.evidence.append(("certainty", denial[2], denial[3]))
+            return True
+        mention.certainty = Certainty.PRESENT
+        if hedge is not None:
+            mention.hedge = hedge[1]
+            mention.evidence.append(("hedge", hedge[2], hedge[3]))
+            if hedge[1] not in stating:
+                mention.certainty = Certainty.UNCERTAIN
         return True
-    if hedge is not None:
-        mention.hedge = Hedge(hedge.value)
-        mention.evidence.append(("hedge", hedge.start, hedge.end))
-        if mention.hedge not in stating:
-            mention.certainty = Certainty.UNCERTAIN
-    return True
 
+    def _barred(self, start: int, stop: int) -> bool:
+        """Whether a list that a cue covers ends between two tokens."""
+        return any(start <= barrier <= stop for barrier in self.barriers)
 
-def _denial(
-    mention: Mention, items: Sequence[Item], cues: Sequence[Item], begin: int, end: int, barriers: Sequence[int]
-) -> Item | None:
-    last = max(mention.start, mention.denial_end)
-    for cue in reversed(cues):
-        if cue.kind != NEGATION or cue.start < begin or cue.end > last:
-            continue
-        if cue.value in _NARROW_DENIAL and last - cue.end > _NARROW_REACH:
-            continue
-        if any(cue.end <= barrier <= mention.start for barrier in barriers):
-            continue
-        if any(i.kind == EXPLANATION and cue.end <= i.start and i.end <= mention.start for i in items):
-            continue
-        return cue
-    for cue in cues:
-        if cue.kind == NEGATION_AFTER and mention.end <= cue.start < end:
-            if any(mention.end <= barrier <= cue.start for barrier in barriers):
-                return None
+    def _denial(self, mention: Mention, begin: int, end: int) -> Item | None:
+        last = max(mention.start, mention.denial_end)
+        for cue in reversed(self.denials):
+            kind, value, start, stop = cue
+            if kind != NEGATION or start < begin or stop > last:
+                continue
+            if value in _NARROW_DENIAL and last - stop > _NARROW_REACH:
+                continue
+            if self._barred(stop, mention.start):
+                continue
+            if any(stop <= item[2] and item[3] <= mention.start for item in self.explanations):
+                continue
             return cue
-    return None
+        for cue in self.denials:
+            if cue[0] == NEGATION_AFTER and mention.end <= cue[2] < end:
+                return None if self._barred(mention.end, cue[2]) else cue
+        return None
 
+    def _hedge(self, mention: Mention, begin: int, end: int) -> Item | None:
+        """Return the strongest hedge whose reach holds the mention."""
+        last = max(mention.start, mention.denial_end)
+        best: Item | None = None
+        for cue in self.hedges:
+            kind, value, start, stop = cue
+            if kind == HEDGE_AFTER:
+                reaches = mention.end <= start < end
+            elif value == Hedge.VERSUS:
+                reaches = begin <= start and self._joins(mention, start, stop, end)
+            else:
+                reaches = begin <= start and stop <= last and not self._barred(stop, mention.start)
+            if reaches and (best is None or _STRENGTH[value] < _STRENGTH[best[1]]):
+                best = cue
+        return best
 
-def _hedge(
-    mention: Mention, mentions: Sequence[Mention], cues: Sequence[Item], begin: int, end: int, barriers: Sequence[int]
-) -> Item | None:
-    """Return the strongest hedge whose reach holds the mention."""
-    found: list[Item] = []
-    last = max(mention.start, mention.denial_end)
-    following = min((other.start for other in mentions if other.start >= mention.end), default=end)
-    for cue in cues:
-        if cue.kind == HEDGE and cue.value != Hedge.VERSUS:
-            if begin <= cue.start and cue.end <= last:
-                if not any(cue.end <= barrier <= mention.start for barrier in barriers):
-                    found.append(cue)
-        elif cue.kind == HEDGE_AFTER and mention.end <= cue.start < end:
-            found.append(cue)
-        elif cue.kind == HEDGE:  # versus, or
-            joins_next = mention.end <= cue.start < following < end
-            joins_previous = (
-                cue.end <= mention.start
-                and any(begin <= other.start and other.end <= cue.start for other in mentions)
-                and not any(cue.end <= other.start and other.end <= mention.start for other in mentions)
-            )
-            if joins_next or (joins_previous and begin <= cue.start):
-                found.append(cue)
-    return min(found, key=lambda cue: _STRENGTH[Hedge(cue.value)], default=None)
+    def _joins(self, mention: Mention, start: int, stop: int, end: int) -> bool:
+        """Whether "versus" or "or" stands between a mention and its neighbour."""
+        begin = self.sentence.span(mention.start)[0]
+        if mention.end <= start:
+            following = [other.start for other in self.mentions if other.start >= mention.end]
+            return bool(following) and start < min(following) < end
+        if stop > mention.start:
+            return False
+        left = any(begin <= other.start and other.end <= start for other in self.mentions)
+        between = any(stop <= other.start and other.end <= mention.start for other in self.mentions)
+        return left and not between
 
 
 def _barriers(items: Sequence[Item]) -> list[int]:
     """Tokens at which a list that a cue covers ends: "no effusion, stable cardiomegaly"."""
     found: list[int] = []
-    alternatives = [item.start for item in items if item.kind == OR]
-    for number, item in enumerate(items):
-        if item.kind not in (AND, COMMA):
+    alternatives = [item[2] for item in items if item[0] == OR]
+    for number, (kind, _, conjunction, end) in enumerate(items):
+        if kind not in (AND, COMMA):
             continue
-        for later in items[number + 1 :]:
-            if later.start < item.end:
+        for later, value, start, _ in items[number + 1 :]:
+            if start < end:
                 continue
-            if (later.kind == CHANGE and later.value in _BREAKING_CHANGES) or (
-                later.kind == SEVERITY and not any(at > item.start for at in alternatives)
+            if (later == CHANGE and value in _BREAKING_CHANGES) or (
+                later == SEVERITY and not any(at > conjunction for at in alternatives)
             ):
-                found.append(item.start)
-            if later.kind not in (DETERMINER,):
+                found.append(conjunction)
+            if later != DETERMINER:
                 break
     return found
-
-
-__all__ = ["CONJUNCTIONS", "VERB", "judge"]
