@@ -120,7 +120,9 @@ def _without_weaker(composed: list[Mention]) -> list[Mention]:
     return kept
 
 
-def _following(sentence: Sentence, number: int, states: set[tuple[int, int]], compositions: Compositions) -> Found:
+def _following(  # noqa: PLR0912 - one pass over a phrase, a branch for each kind of term
+    sentence: Sentence, number: int, states: set[tuple[int, int]], compositions: Compositions
+) -> Found:
     """Bearers in the noun phrase behind a state: the last one that composes is its head."""
     items = sentence.items
     _, value, state_start, state_end = items[number]

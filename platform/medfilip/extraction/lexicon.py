@@ -46,7 +46,14 @@ class LexiconEngine:
         }
         self._devices = frozenset(c.id for c in self._ontology.categories.values() if c.group == "device")
         self._places = PlaceRules(self._data.landmarks, self._data.paired_sites, self._data.unplaced)
-        self._rows = RowWriter(self._ontology, self._data.refinements, self._data.splits, self._devices)
+        self._rows = RowWriter(
+            self._ontology,
+            self._data.refinements,
+            self._data.splits,
+            self._devices,
+            self._data.sided_sites,
+            self._data.paired_findings,
+        )
 
     @cached_property
     def fingerprint(self) -> str:

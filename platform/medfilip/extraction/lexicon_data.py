@@ -57,7 +57,7 @@ Node: TypeAlias = list[Any]
 
 
 class Composed(BaseModel):
-    """What a bearer in a state amounts to; ``also`` is a second finding stated by it: a calcified nodule is a nodule."""
+    """What a bearer in a state amounts to; ``also`` is a second finding stated by it (a nodule, too)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,6 +100,8 @@ class LexiconData(BaseModel):
     laterality: dict[Laterality, tuple[str, ...]]
     places: dict[str, PlaceTerm]
     paired_sites: frozenset[str]
+    sided_sites: dict[str, Laterality]
+    paired_findings: frozenset[str]
     landmarks: frozenset[str]
     unplaced: frozenset[str]
     changes: dict[str, tuple[str, ...]]
@@ -121,7 +123,7 @@ class LexiconData(BaseModel):
     def fingerprint(self) -> str:
         """Fingerprint of the whole content."""
         content = self.model_dump(mode="json")
-        for name in ("hedges_that_state", "paired_sites", "landmarks", "unplaced", "not_typos"):
+        for name in ("hedges_that_state", "paired_sites", "paired_findings", "landmarks", "unplaced", "not_typos"):
             content[name] = sorted(content[name])
         return fingerprint(content)
 

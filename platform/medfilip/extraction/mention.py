@@ -32,7 +32,7 @@ class Mention:
 
     __slots__ = (
         "alignment", "bearer", "category", "certainty", "change", "chronicity", "count", "denial_end", "end",
-        "evidence", "hedge", "patterns", "places", "position", "severity", "size", "size_mm", "start",
+        "evidence", "hedge", "inherited", "patterns", "places", "position", "severity", "size", "size_mm", "start",
     )  # fmt: skip
 
     def __init__(
@@ -56,3 +56,4 @@ class Mention:
         self.patterns: list[str] = []
         self.places: list[Place] = []
         self.evidence: list[Span] = []
+        self.inherited = False  # whether its places are those of the observation it explains

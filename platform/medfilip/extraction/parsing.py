@@ -51,7 +51,7 @@ CONJUNCTIONS = frozenset((AND, OR, COMMA))
 NOUNS = frozenset((CATEGORY, BEARER, SITE))
 
 _MATTER = frozenset((CATEGORY, BEARER, SITE, STATE))
-_PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK))
+_PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK, ELSEWHERE))
 _THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
 _WELL = frozenset(("normal", "clear"))
 

@@ -16,6 +16,7 @@ from medfilip.extraction.attachment import (
     coordinated_after,
     coordinated_before,
     is_premodifier,
+    joined,
 )
 from medfilip.extraction.mention import Mention, Place
 from medfilip.extraction.parsing import (
@@ -91,7 +92,11 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
     for item in sentence.items:
         kind, value, start, end = item
         if kind in (SIDE, SITE):
-            if current is None or not _continues(current, item, mentions):
+            if (
+                current is None
+                or not _continues(current, item, mentions)
+                or _leads_on(current, item, sentence, mentions)
+            ):
                 joined = current is not None and start - current.end <= _PLACE_GAP
                 current = Place(start, end, joined=joined)
                 places.append(current)
@@ -122,6 +127,14 @@ def _continues(place: Place, item: Item, mentions: Sequence[Mention]) -> bool:
         return False
     # What stands inside a finding's own words is not of one place with what stands outside.
     return all((m.start <= last < m.end) == (m.start <= start < m.end) for m in mentions)
+
+
+def _leads_on(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
+    """Whether "and" goes on to the next finding's own place: "atelectasis in the right base and lingular scarring"."""
+    if not any(i[0] == AND and place.end <= i[2] and i[3] <= item[2] for i in sentence.items):
+        return False
+    behind = any(m.end <= place.start for m in mentions)
+    return behind and any(0 <= m.start - item[3] <= 2 for m in mentions)
 
 
 def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> Sequence[Mention]:
@@ -166,9 +179,13 @@ def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: f
             not mention.places
             and previous.places
             and mention.category not in unplaced
-            and _explains(previous, mention, sentence)
+            and (
+                _explains(previous, mention, sentence)
+                or (previous.inherited and joined(previous, mention, sentence.items))
+            )
         ):
             mention.places = list(previous.places)
+            mention.inherited = True
             mention.evidence += [span for span in previous.evidence if span[0] in ("laterality", "site")]
         previous = mention
 
@@ -181,5 +198,7 @@ def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> b
         return False
     if any(item[0] in _TIES or item[1] in _EQUATIONS for item in between):
         return True
+    if diagnosis.hedge is not None and between and all(item[0] == COMMA for item in between):
+        return True  # "opacity in the left base, atelectasis versus infiltrate"
     removed = any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[first:last])
     return removed and not any(item[0] == AND for item in between)

@@ -7,8 +7,8 @@ from typing import Any
 
 from medfilip.extraction.engine import FindingRow
 from medfilip.extraction.mention import Mention, Place
-from medfilip.extraction.words import token_starts
-from medfilip.findings.finding import Alignment
+from medfilip.extraction.words import is_plural, token_starts
+from medfilip.findings.finding import Alignment, Certainty, Laterality
 from medfilip.findings.ontology import Ontology
 
 GENERIC_SITES = frozenset(("lung", "chest"))
@@ -25,12 +25,16 @@ class RowWriter:
         refinements: Mapping[str, Mapping[str, str]],
         splits: Mapping[str, Mapping[str, str]],
         devices: frozenset[str],
+        sided_sites: Mapping[str, str],
+        paired_findings: frozenset[str],
     ) -> None:
         self._region = {site: entry.region for site, entry in ontology.sites.items()}
         self._hidden = {c.id: GENERIC_SITES | set(c.implied_sites) for c in ontology.categories.values()}
         self._refinements = refinements
         self._splits = splits
         self._devices = devices
+        self._sided_sites = sided_sites
+        self._paired_findings = paired_findings
 
     def write(self, mentions: Sequence[Mention], text: str, words: Sequence[str]) -> list[FindingRow]:
         """Return the rows of a sentence; spans are offsets into ``text``."""
@@ -60,6 +64,9 @@ class RowWriter:
         rules = self._refinements.get(category)
         if rules and (sites or mention.patterns):
             category = next((rules[key] for key in (*sites, *mention.patterns) if key in rules), category)
+        side = ("bilateral" if len(set(sides)) > 1 else sides[0]) if sides else None
+        if side is None:
+            side = self._implied_side(mention, category, sites, words)
         if sites:
             hidden = self._hidden.get(category, GENERIC_SITES)
             sites = [site for site in sites if site not in hidden]
@@ -74,7 +81,7 @@ class RowWriter:
             "size": mention.size,
             "size_mm": mention.size_mm,
             "count": mention.count,
-            "laterality": ("bilateral" if len(set(sides)) > 1 else sides[0]) if sides else None,
+            "laterality": side,
             "sites": sites,
             "patterns": mention.patterns,
             "change": mention.change,
@@ -85,6 +92,14 @@ class RowWriter:
             "confidence": None,
             "suggestion": None,
         }
+
+    def _implied_side(self, mention: Mention, category: str, sites: Sequence[str], words: Sequence[str]) -> str | None:
+        """Return the side that anatomy or number implies: the lingula is left, "effusions" are on both sides."""
+        for site in sites:
+            if site in self._sided_sites:
+                return self._sided_sites[site]
+        plural = category in self._paired_findings and is_plural(words[mention.end - 1])
+        return Laterality.BILATERAL if plural and mention.certainty == Certainty.PRESENT else None
 
     def _parts(self, places: Sequence[Place]) -> Parts:
         """Return one (sides, sites) for each of several coordinated places: "in the left apex and the right base"."""
