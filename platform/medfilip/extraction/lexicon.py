@@ -12,6 +12,7 @@ from functools import cached_property
 from medfilip.core.fingerprint import fingerprint
 from medfilip.extraction.attachment import attach_qualifiers
 from medfilip.extraction.composing import find_mentions
+from medfilip.extraction.confidence import Confidence, load_confidence
 from medfilip.extraction.doubt import find_doubts
 from medfilip.extraction.engine import SentenceResult
 from medfilip.extraction.lexicon_data import LexiconData, Trie, load_lexicon_data
@@ -45,6 +46,7 @@ class LexiconEngine:
             for state, rule in states.items()
         }
         self._devices = frozenset(c.id for c in self._ontology.categories.values() if c.group == "device")
+        self._confidence = Confidence(load_confidence(), self._ontology)
         self._places = PlaceRules(self._data.landmarks, self._data.paired_sites, self._data.unplaced)
         self._rows = RowWriter(
             self._ontology,
@@ -57,8 +59,15 @@ class LexiconEngine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of ontology, rule data and engine version."""
-        return fingerprint([ENGINE_VERSION, self._ontology.fingerprint, self._data.fingerprint])
+        """Fingerprint of ontology, rule data, confidence model and engine version."""
+        return fingerprint(
+            [
+                ENGINE_VERSION,
+                self._ontology.fingerprint,
+                self._data.fingerprint,
+                load_confidence().model_dump(mode="json"),
+            ]
+        )
 
     def extract(self, text: str, context: str | None = None) -> SentenceResult:
         """Extract the findings of one sentence in normal form."""
@@ -67,7 +76,10 @@ class LexiconEngine:
         if context is not None and mentions:
             self._place_from_context(mentions, context)
         rows = self._rows.write(mentions, text, sentence.words) if mentions else []
-        return SentenceResult(rows, doubts=find_doubts(sentence, rows, context))
+        doubts = find_doubts(sentence, rows, context)
+        for row in rows:
+            row["confidence"] = self._confidence.of(row, doubts)
+        return SentenceResult(rows, doubts=doubts)
 
     def _parse(self, text: str) -> Sentence:
         words = tokens(text)

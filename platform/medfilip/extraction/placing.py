@@ -92,13 +92,9 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
     for item in sentence.items:
         kind, value, start, end = item
         if kind in (SIDE, SITE):
-            if (
-                current is None
-                or not _continues(current, item, mentions)
-                or _leads_on(current, item, sentence, mentions)
-            ):
-                joined = current is not None and start - current.end <= _PLACE_GAP
-                current = Place(start, end, joined=joined)
+            if current is None or not _continues(current, item, sentence, mentions):
+                beside = current is not None and start - current.end <= _PLACE_GAP
+                current = Place(start, end, joined=beside)
                 places.append(current)
             if kind == SIDE:
                 current.sides.append(value)
@@ -117,7 +113,7 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
     return places
 
 
-def _continues(place: Place, item: Item, mentions: Sequence[Mention]) -> bool:
+def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
     """Whether a side or site belongs to the place before it: a second side begins a place of its own."""
     kind, _, start, _ = item
     last = place.end - 1
@@ -126,7 +122,9 @@ def _continues(place: Place, item: Item, mentions: Sequence[Mention]) -> bool:
     if start - place.end > _PLACE_GAP or (kind == SIDE and place.sides):
         return False
     # What stands inside a finding's own words is not of one place with what stands outside.
-    return all((m.start <= last < m.end) == (m.start <= start < m.end) for m in mentions)
+    if any((m.start <= last < m.end) != (m.start <= start < m.end) for m in mentions):
+        return False
+    return not _leads_on(place, item, sentence, mentions)
 
 
 def _leads_on(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
@@ -188,6 +186,11 @@ def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: f
             mention.inherited = True
             mention.evidence += [span for span in previous.evidence if span[0] in ("laterality", "site")]
         previous = mention
+
+
+def _shares(previous: Mention, mention: Mention, sentence: Sentence) -> bool:
+    """Whether a diagnosis stands in one list with another that has taken over a place."""
+    return previous.inherited and joined(previous, mention, sentence.items)
 
 
 def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> bool:
