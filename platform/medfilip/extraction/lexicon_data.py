@@ -53,7 +53,7 @@ class Kind(IntEnum):
 
 Reading: TypeAlias = tuple[Kind, Any]
 Node: TypeAlias = list[Any]
-"""``[readings or None, {next word: Node}]``."""
+"""``[readings, {next word: Node}, bit set of the readings' kinds]``."""
 
 
 class Composed(BaseModel):
@@ -198,13 +198,13 @@ class Trie:
             path = [fold(word) for word in tokens(term.lower())]
             words.update(path)
             children = self.root
-            node: Node = [None, children]
+            node: Node = [(), children, 0]
             for word in path:
-                node = children.setdefault(word, [None, {}])
+                node = children.setdefault(word, [(), {}, 0])
                 children = node[1]
-            readings = node[0] or ()
-            if (kind, value) not in readings:
-                node[0] = (*readings, (kind, value))
+            if (kind, value) not in node[0]:
+                node[0] = (*node[0], (int(kind), value))
+                node[2] |= 1 << kind
         self.folder = WordFolder(words, not_typos)
 
 

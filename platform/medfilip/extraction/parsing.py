@@ -122,29 +122,28 @@ def read_items(words: Sequence[str], root: dict[str, Node]) -> tuple[list[Item],
     """Find the longest term at each word, left to right; return the items and the bit set of their kinds."""
     items: list[Item] = []
     kinds = 0
-    at, count = 0, len(words)
-    while at < count:
-        node = root.get(words[at])
-        if node is None:
-            at += 1
+    skip = 0
+    count = len(words)
+    for at, node in enumerate(map(root.get, words)):
+        if node is None or at < skip:
             continue
-        readings, children = node
+        best: Node | None = node if node[0] else None
         after = ahead = at + 1
+        children = node[1]
         while children and ahead < count:
             node = children.get(words[ahead])
             if node is None:
                 break
             ahead += 1
             children = node[1]
-            if node[0] is not None:
-                readings, after = node[0], ahead
-        if readings is None:
-            at += 1
+            if node[0]:
+                best, after = node, ahead
+        if best is None:
             continue
-        for kind, value in readings:
+        kinds |= best[2]
+        for kind, value in best[0]:
             items.append((kind, value, at, after))
-            kinds |= 1 << kind
-        at = after
+        skip = after
     return items, kinds
 
 

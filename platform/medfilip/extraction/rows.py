@@ -8,11 +8,13 @@ from typing import Any
 from medfilip.extraction.engine import FindingRow
 from medfilip.extraction.mention import Mention, Place
 from medfilip.extraction.words import is_plural, token_starts
-from medfilip.findings.finding import Alignment, Certainty, Laterality
+from medfilip.findings.finding import Alignment, Certainty, Finding, Laterality
 from medfilip.findings.ontology import Ontology
 
 GENERIC_SITES = frozenset(("lung", "chest"))
 _ZONES = frozenset(("upper_zone", "mid_zone", "lower_zone", "central"))
+_SLOTS = ("hedge", "severity", "size", "size_mm", "count", "change", "chronicity", "position")
+_EMPTY: FindingRow = dict.fromkeys(Finding.model_fields)
 Parts = list[tuple[list[str], list[str]]]
 
 
@@ -73,25 +75,18 @@ class RowWriter:
         evidence = [_span("mention", mention.start, mention.end, words, starts)]
         if mention.evidence:
             evidence += [_span(slot, start, end, words, starts) for slot, start, end in mention.evidence]
-        return {
-            "category": category,
-            "certainty": mention.certainty,
-            "hedge": mention.hedge,
-            "severity": mention.severity,
-            "size": mention.size,
-            "size_mm": mention.size_mm,
-            "count": mention.count,
-            "laterality": side,
-            "sites": sites,
-            "patterns": mention.patterns,
-            "change": mention.change,
-            "chronicity": mention.chronicity,
-            "position": mention.position,
-            "alignment": mention.alignment,
-            "evidence": evidence,
-            "confidence": None,
-            "suggestion": None,
-        }
+        row = _EMPTY.copy()
+        row["category"] = category
+        row["certainty"] = mention.certainty
+        row["laterality"] = side
+        row["sites"] = sites
+        row["patterns"] = mention.patterns
+        row["alignment"] = mention.alignment
+        row["evidence"] = evidence
+        if mention.evidence:  # every other slot comes with its evidence
+            for slot in _SLOTS:
+                row[slot] = getattr(mention, slot)
+        return row
 
     def _implied_side(self, mention: Mention, category: str, sites: Sequence[str], words: Sequence[str]) -> str | None:
         """Return the side that anatomy or number implies: the lingula is left, "effusions" are on both sides."""

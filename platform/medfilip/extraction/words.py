@@ -95,10 +95,11 @@ def tokens(text: str) -> list[str]:
 def token_starts(text: str, found: Iterable[str]) -> list[int]:
     """Return where each token of `tokens` starts; cheaper than match objects where few sentences need it."""
     starts: list[int] = []
+    add, index = starts.append, text.index
     at = 0
     for token in found:
-        at = text.index(token, at)
-        starts.append(at)
+        at = index(token, at)
+        add(at)
         at += len(token)
     return starts
 

@@ -15,14 +15,11 @@ from medfilip.reports.sections import BODY_SECTIONS, Section
 SPLITTER_VERSION = "2"
 BODY_GROUP = "body"
 
-_BOUNDARY = re.compile(
-    r"(?<=[.!?])\s+(?=[A-Z0-9(_])"  # a full stop before a capital or a number
-    r"|(?<=[a-z)][.])(?=[A-Z][a-z])"  # a missing space: "…is clear.The heart…"
-    r"|(?<=[a-z]{4}[.])\s+(?=[a-z])"  # a capital forgotten: "…pneumothorax. heart size…"
-    r"|\n\s*\n|\n(?=\s*(?:\d+[.)]|[-*•])\s)"  # paragraphs and list items
-    r"|\n(?=[A-Z][A-Za-z /&,]{2,40}:)"  # a heading line
-    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z][a-z])"  # a list written in one line: "1. Effusion 2. Edema"
-)
+# One cheap pattern finds where a sentence may end; `_is_boundary` looks at both sides of the few places it finds.
+_CANDIDATE = re.compile(r"[.!?](?=\s|[A-Z][a-z])|\n|\s(?=\d{1,2}[.)]\s+[A-Z][a-z])")
+_LIST_ITEM = re.compile(r"\s*(?:\d+[.)]|[-*•])\s")
+_HEADING_LINE = re.compile(r"[A-Z][A-Za-z /&,]{2,40}:")
+_BLANK = re.compile(r"\s*")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:dr|mr|mrs|ms|vs|approx|st|no|fig|e\.g|i\.e|a\.m|p\.m|cm|mm|resp|prob|poss|incl|temp)|\s[A-Z])\.$",
     re.IGNORECASE,
@@ -34,7 +31,7 @@ _SIDED_HEADING = re.compile(r"^[a-z /&-]{0,20}\b(?:left|right)\b[a-z /&-]{0,30}:
 _ENDS = " .,;:!"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Sentence:
     """A sentence of a report.
 
@@ -68,18 +65,59 @@ def split_sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Split ``text[start:end]`` into sentence spans without outer white space."""
     spans: list[tuple[int, int]] = []
     begin = start
-    for match in [*_BOUNDARY.finditer(text, start, end), None]:
-        stop = match.start() if match else end
-        piece = text[begin:stop]
-        if match and "\n" not in match.group() and (_ABBREVIATION.search(piece[-12:]) or _BARE_NUMBER.match(piece)):
+    for match in _CANDIDATE.finditer(text, start, end):
+        stop = match.end() if text[match.start()] in ".!?" else match.start()
+        if stop <= begin or not _is_boundary(text, match.start(), begin, end):
             continue
-        stripped = piece.strip()
-        if any(character.isalnum() for character in stripped):
-            offset = begin + piece.index(stripped)
-            spans.append((offset, offset + len(stripped)))
-        if match:
-            begin = match.end()
+        begin = _add_span(spans, text, begin, stop)
+    _add_span(spans, text, begin, end)
     return spans
+
+
+def _add_span(spans: list[tuple[int, int]], text: str, begin: int, stop: int) -> int:
+    """Add a span without its outer white space, if it holds more than marks; return where the next one begins."""
+    piece = text[begin:stop]
+    stripped = piece.strip()
+    if stripped and (stripped[0].isalnum() or any(map(str.isalnum, stripped))):
+        offset = begin + piece.index(stripped)
+        spans.append((offset, offset + len(stripped)))
+    return stop
+
+
+def _is_boundary(text: str, at: int, begin: int, end: int) -> bool:
+    """Whether a sentence that began at ``begin`` ends at the mark, line break or blank at ``at``."""
+    character = text[at]
+    if character == "\n":
+        blank = _BLANK.match(text, at, end)
+        assert blank is not None
+        if "\n" in text[at + 1 : blank.end()] or _LIST_ITEM.match(text, at + 1, end):
+            return True
+        return _HEADING_LINE.match(text, at + 1, end) is not None or (
+            text[at - 1] in ".!?" and _starts_sentence(text, at, begin, blank.end(), end)
+        )
+    if character not in ".!?":
+        return True  # a list written in one line: "1. Effusion 2. Edema"
+    following = text[at + 1]
+    if not following.isspace():  # a missing space: "…is clear.The heart…"
+        return text[at - 1].islower() or text[at - 1] == ")"
+    blank = _BLANK.match(text, at + 1, end)
+    assert blank is not None
+    return _starts_sentence(text, at + 1, begin, blank.end(), end)
+
+
+def _starts_sentence(text: str, stop: int, begin: int, after: int, end: int) -> bool:
+    """Whether what stands at ``after``, behind a mark that ends before ``stop``, begins another sentence."""
+    if after >= end:
+        return False
+    first = text[after]
+    if first.islower():  # a capital forgotten: "…pneumothorax. heart size…"
+        word = text[max(begin, stop - 5) : stop - 1]
+        if len(word) < 4 or not word.isalpha() or not word.islower():
+            return False
+    elif not (first.isupper() or first.isdigit() or first in "(_"):
+        return False
+    piece = text[begin:stop]
+    return not (_ABBREVIATION.search(piece[-12:]) or _BARE_NUMBER.match(piece))
 
 
 def normal_text(raw: str) -> str:
