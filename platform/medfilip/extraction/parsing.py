@@ -131,13 +131,13 @@ def read_items(words: Sequence[str], root: dict[str, Node]) -> tuple[list[Item],
         after = ahead = at + 1
         children = node[1]
         while children and ahead < count:
-            node = children.get(words[ahead])
-            if node is None:
+            further = children.get(words[ahead])
+            if further is None:
                 break
             ahead += 1
-            children = node[1]
-            if node[0]:
-                best, after = node, ahead
+            children = further[1]
+            if further[0]:
+                best, after = further, ahead
         if best is None:
             continue
         kinds |= best[2]
