@@ -15,7 +15,7 @@ from typing import Literal
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
 from medfilip.reports.columns import Columns
-from medfilip.reports.listing import Listed, walk
+from medfilip.reports.listing import walk
 from medfilip.reports.report import MAX_REPORT_CHARACTERS, RawReport, RejectedReport
 from medfilip.reports.tables import TablePart, plan_table, read_table_part, table_format
 from medfilip.reports.text_files import FilesPart, is_mimic, plan_mimic, plan_text, read_files_part
@@ -71,7 +71,7 @@ def plan_corpus(location: Location, kind: CorpusKind = "auto", columns: Columns 
         if kind == "text" or (
             kind == "auto" and table_format(location.name) is None and location.name.endswith(".txt")
         ):
-            return list(plan_text(location.parent, [Listed(location.name, location.size(), 0)]))
+            return list(plan_text(location.parent, [one for one in walk(location.parent) if one.name == location.name]))
         if table_format(location.name) is None:
             raise _nothing(location, kind)
         return list(plan_table(location, columns or Columns(), _table_kind(kind)))

@@ -32,7 +32,7 @@ _OTHER_MODALITY = re.compile(
     r"|tomosynthesis|dexa|"
     r"densitometry|scintigra\w*|nuclear medicine|v/q|perfusion scan|bone scan|fluoroscop\w*|esophagram|oesophagram"
     r"|barium|angiogra\w*|"
-    r"arthrogram|myelogram|cystogram|urogram|ivp|hsg)\b",
+    r"arthrogram|myelogram|cystogram|urogram|ivp|hsg|nm|mg)\b",
     re.IGNORECASE,
 )
 _OTHER_ANATOMY = re.compile(
@@ -129,9 +129,9 @@ def _heading(text: str, sections: Sequence[Section]) -> str:
 def _by_title(name: str, body: str) -> Scope | Literal["chest"] | None:
     chest, other = _CHEST.search(name), _OTHER_ANATOMY.search(name)
     modality, film = _OTHER_MODALITY.search(name) or _ULTRASOUND_TITLE.match(name), _RADIOGRAPH.search(name)
+    if (chest and (film or not modality)) or not (modality or other):
+        return "chest" if chest and film else None
     in_body = _distinct(_CHEST_BODY, body)
-    if chest and (film or not modality):
-        return "chest" if film else None
     if modality and not film and _is_modality_name(name):
         if chest:
             return "not_radiograph"
