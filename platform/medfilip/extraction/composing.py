@@ -93,6 +93,8 @@ def _composed(sentence: Sentence, compositions: Compositions) -> list[Mention]:
             if rule.severity:
                 mention.severity = rule.severity
                 mention.evidence.append(("severity", start, end))
+            if stated is Certainty.ABSENT:
+                mention.evidence.append(("certainty", start, end))
             composed.append(mention)
             if rule.also is not None:
                 composed.append(Mention(first, last, rule.also, stated, rule.alignment, first))
