@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
 def write_result(out: Path | None, result: dict[str, Any]) -> None:
     """Print a result as JSON, and write it where asked."""
     text = json.dumps({"environment": environment(), **result}, indent=2) + "\n"
-    print(text)  # noqa: T201 - a benchmark's output
+    print(text)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

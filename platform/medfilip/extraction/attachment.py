@@ -73,6 +73,8 @@ def _attach_slot(item: Item, sentence: Sentence, mentions: Sequence[Mention]) ->
         return
     slot = _SLOTS[kind]
     for mention in _targets(start, end, sentence, mentions, strict=kind == COUNT):
+        if kind in (SEVERITY, SIZE):
+            mention.degrees.append((slot, value, start, end))
         if getattr(mention, slot) is None:
             setattr(mention, slot, value)
             mention.evidence.append((slot, start, end))
@@ -175,10 +177,8 @@ def is_premodifier(end: int, mention: Mention, items: Sequence[Item]) -> bool:
 def _qualifier_follows(items: Sequence[Item], number: int, stop: int) -> bool:
     """Whether the term behind a conjunction, before ``stop``, is a qualifier again: "patchy and streaky"."""
     end = items[number][3]
-    for kind, _, start, last in items[number + 1 :]:
-        if start >= end:
-            return last <= stop and kind in QUALIFIERS
-    return False
+    first = next((item[2] for item in items[number + 1 :] if item[2] >= end), stop)
+    return any(i[2] == first and i[3] <= stop and i[0] in QUALIFIERS for i in items[number + 1 :])
 
 
 def _is_predicate(end: int, start: int, items: Sequence[Item]) -> bool:
@@ -194,10 +194,10 @@ def joined(first: Mention, second: Mention, items: Sequence[Item]) -> bool:
     if second.start - first.end > PREMODIFIER_REACH:
         return False
     joint = second.start <= first.end
-    for kind, _, start, end in items:
+    for kind, value, start, end in items:
         if start < first.end or end > second.start:
             continue
-        if kind in CONJUNCTIONS or kind == HEDGE:
+        if kind == HEDGE or (kind in CONJUNCTIONS and value in _PLAIN_CONJUNCTIONS):
             joint = True
         elif kind not in _INSIDE_PHRASE:
             return False

@@ -209,7 +209,7 @@ def _preceding(sentence: Sentence, number: int, states: set[tuple[int, int]], co
         kind, noun, start, end = earlier
         if end > state_start:
             continue
-        if start < begin or edge - end > _BACKWARD_REACH or kind == TERMINATOR:
+        if start < begin or edge - end > _BACKWARD_REACH or kind in (TERMINATOR, CONDITION):
             break
         if kind in NOUNS:
             rule = compositions.get((noun, value))

@@ -27,6 +27,7 @@ from medfilip.findings.ontology import Ontology, load_ontology
 
 ENGINE_VERSION = "2"
 
+_OF_EVERY_PART = frozenset(("chest_wall", "soft_tissue", "bone"))
 _SPEAKING = bits(CATEGORY, STATE)
 
 
@@ -129,5 +130,9 @@ class LexiconEngine:
 def _of_the_chest(mentions: list[Mention], sentence: Sentence) -> list[Mention]:
     """Drop what is said of another part of the body, where the clause names none of the chest."""
     elsewhere = {sentence.clause(item[2]) for item in sentence.items if item[0] == ELSEWHERE}
-    chest = {sentence.clause(item[2]) for item in sentence.items if item[0] in (SITE, BEARER)}
+    chest = {
+        sentence.clause(item[2])
+        for item in sentence.items
+        if item[0] in (SITE, BEARER) and item[1] not in _OF_EVERY_PART
+    }
     return [mention for mention in mentions if sentence.clause(mention.start) not in elsewhere - chest]

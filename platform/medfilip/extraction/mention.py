@@ -31,7 +31,7 @@ class Mention:
     """
 
     __slots__ = (
-        "alignment", "bearer", "category", "certainty", "change", "chronicity", "count", "denial_end", "end",
+        "alignment", "bearer", "category", "certainty", "change", "chronicity", "count", "degrees", "denial_end", "end",
         "evidence", "hedge", "inherited", "patterns", "places", "position", "severity", "size", "size_mm", "start",
     )  # fmt: skip
 
@@ -56,4 +56,5 @@ class Mention:
         self.patterns: list[str] = []
         self.places: list[Place] = []
         self.evidence: list[Span] = []
+        self.degrees: list[tuple[str, str, int, int]] = []  # every severity and size, with its tokens
         self.inherited = False  # whether its places are those of the observation it explains

@@ -173,8 +173,7 @@ def _begins_statement(items: Sequence[Item], number: int) -> bool:
     """
     if number + 1 >= len(items) or not any(item[0] in _MATTER for item in items[:number]):
         return False
-    follower = items[number + 1]
-    if follower[0] == NEGATION and follower[1] not in ("nor", "neither"):
+    if _opens(items, number):
         return True
     if _ends_statement(items, number):
         return any(item[0] in _MATTER for item in items[number + 1 :])
@@ -186,6 +185,17 @@ def _begins_statement(items: Sequence[Item], number: int) -> bool:
         if kind == TERMINATOR:
             break
     return False
+
+
+def _opens(items: Sequence[Item], number: int) -> bool:
+    """Whether the very word behind a conjunction opens a statement: a new denial, or an article in a denied list.
+
+    "No pneumothorax, a small effusion": what is denied in a list has no article.
+    """
+    kind, value, _, _ = items[number + 1]
+    if kind == NEGATION:
+        return value not in ("nor", "neither")
+    return kind == DETERMINER and value in ("a", "an") and any(item[0] == NEGATION for item in items[:number])
 
 
 def _ends_statement(items: Sequence[Item], number: int) -> bool:

@@ -182,10 +182,19 @@ def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: f
                 or (previous.inherited and joined(previous, mention, sentence.items))
             )
         ):
-            mention.places = list(previous.places)
+            mention.places = [_without(place, previous.bearer) for place in previous.places]
             mention.inherited = True
             mention.evidence += [span for span in previous.evidence if span[0] in ("laterality", "site")]
         previous = mention
+
+
+def _without(place: Place, bearer: str) -> Place:
+    """Return a place without the site that is a part of the observation's own name: a blunted angle is no place."""
+    if bearer not in place.sites:
+        return place
+    copy = Place(place.start, place.end, joined=place.joined)
+    copy.sides, copy.sites = place.sides, [site for site in place.sites if site != bearer]
+    return copy
 
 
 def _shares(previous: Mention, mention: Mention, sentence: Sentence) -> bool:

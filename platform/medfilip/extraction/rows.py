@@ -41,6 +41,11 @@ class RowWriter:
         starts = token_starts(text, words)
         rows: list[FindingRow] = []
         for mention in mentions:
+            if len(mention.degrees) > 1 and len(mention.places) > 1:
+                shared = self._gapped(mention, words, starts)
+                if shared:
+                    rows += shared
+                    continue
             for sides, sites in self._parts(mention.places):
                 row = self._row(mention, sides, sites, words, starts)
                 rows.append(row)
@@ -49,6 +54,23 @@ class RowWriter:
                         if pattern in row["patterns"]:
                             rows.append({**row, "category": other, "patterns": [pattern]})
         return _folded(rows) if len(rows) > 1 else rows
+
+    def _gapped(self, mention: Mention, words: Sequence[str], starts: Sequence[int]) -> list[FindingRow]:
+        """Return the rows of findings that share a noun: "small right and moderate left pleural effusions"."""
+        first, second = mention.places[0], mention.places[-1]
+        if not (second.end <= mention.start and first.sides and second.sides):
+            return []
+        left = [degree for degree in mention.degrees if degree[3] <= first.start]
+        right = [degree for degree in mention.degrees if first.end <= degree[2] and degree[3] <= second.start]
+        if not left or not right or first.sides == second.sides:
+            return []
+        rows = []
+        for place, (slot, value, start, end) in ((first, left[-1]), (second, right[-1])):
+            row = self._row(mention, place.sides, place.sites, words, starts)
+            row["evidence"] = [_span("mention", mention.start, mention.end, words, starts)]
+            row["evidence"] += [_span(*span, words, starts) for span in (*place.spans, (slot, start, end))]
+            rows.append(row | {"severity": None, "size": None, slot: value})
+        return rows
 
     def _row(
         self, mention: Mention, sides: list[str], sites: list[str], words: Sequence[str], starts: Sequence[int]

@@ -4,8 +4,8 @@ Within a category, mentions that can speak of one and the same thing fall togeth
 names none, or one names both), and their sites share a region (or one of them names none). The most specific mention
 founds a finding; a general one joins the finding it fits best.
 
-Of the mentions that fall together, in this order: a definite statement is believed over a hedged one, the impression
-over the findings section, a present over an absent one. Slots the leading mention leaves empty are filled from those
+Of the mentions that fall together, in this order: a definite statement is believed over a hedged one, an addendum over
+the impression and that over the findings section, a present over an absent one. Slots the leading mention leaves empty are filled from those
 that agree with it. Contradictions are kept and flagged, never dropped.
 """
 
@@ -21,7 +21,7 @@ from medfilip.findings.ontology import Ontology, load_ontology
 
 Row: TypeAlias = Mapping[str, Any]
 
-_SECTION_RANK = {"impression": 0, "findings": 1}
+_SECTION_RANK = {"addendum": 0, "impression": 1, "findings": 2}
 _CERTAINTY_RANK = {Certainty.PRESENT: 0, Certainty.ABSENT: 1, Certainty.UNCERTAIN: 2}
 _REPEATED_ODDS = 3.0
 _SINGLE_SLOTS = ("severity", "size", "size_mm", "count", "change", "chronicity", "position")
@@ -135,7 +135,7 @@ def _precedence(mention: Row) -> tuple[int, int, int, int]:
     definite = 0 if mention["certainty"] != Certainty.UNCERTAIN else 1
     return (
         definite,
-        _SECTION_RANK.get(mention["section"], 2),
+        _SECTION_RANK.get(mention["section"], 3),
         _CERTAINTY_RANK[Certainty(mention["certainty"])],
         mention["mention_id"],
     )

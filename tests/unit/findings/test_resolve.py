@@ -106,3 +106,8 @@ def test_a_finding_stated_twice_is_surer() -> None:
         [mention("edema", confidence=0.8), mention("edema", section="impression", confidence=0.8)]
     )
     assert once["confidence"] == 0.8 < twice["confidence"] < 1
+
+
+def test_an_addendum_corrects_the_impression() -> None:
+    found = resolve(mention("nodule", "absent", "impression"), mention("nodule", "present", "addendum"))
+    assert (found["nodule", None]["certainty"], found["nodule", None]["conflict"]) == ("present", True)
