@@ -135,12 +135,15 @@ def serve(
 def export(
     findings: Annotated[str, typer.Argument(help="Run of an extract job.")],
     out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    profile: Annotated[
+        str | None, typer.Option(help="Coding habits to apply: openi. Without it, what the reports say.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a run's resolved findings as one Parquet file of predictions, as scorers of Open-I read them."""
     from pipelines.export import export_predictions
 
-    guarded(lambda: export_predictions(findings, out), debug=debug)
+    guarded(lambda: export_predictions(findings, out, profile), debug=debug)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medfilip.findings.ontology import load_ontology
 from pipelines.export import export_predictions
 from tests.ray.conftest import run_job
 
@@ -26,10 +27,49 @@ def test_agreement_with_the_annotators_of_real_reports(ray_cluster: None, data_f
     subprocess.run([*command, "--json", str(tmp_path / "scores.json"), "--bootstrap", "10", "--quiet"], check=True)
     scores = json.loads((tmp_path / "scores.json").read_text())
     point = scores["variants"][scores["primary"]]["point"]
-    # A floor against regressions, below what was measured (.877, .927 and .958).
-    assert point["micro_f1"] > 0.86
-    assert point["lenient_f1"] > 0.91
-    assert point["normal_specificity_standard"] > 0.94
-    assert not any(
-        scores["pred_issues"][issue]["count"] for issue in scores["pred_issues"] if issue.startswith("unknown")
-    )
+    # Floors against regressions, below what was measured.
+    floors = {
+        "micro_f1": 0.925,
+        "lenient_f1": 0.945,
+        "macro_f1": 0.88,
+        "f1_lat": 0.865,
+        "f1_site_lenient": 0.86,
+        "f1_sev_lenient": 0.895,
+        "f1_triplet_lenient": 0.80,
+        "normal_specificity_standard": 0.965,
+        "nih14_micro_f1": 0.92,
+    }
+    assert not {name: point[name] for name, floor in floors.items() if point[name] < floor}
+    # What the collection does not know is the ontology's own, and nothing else is unknown.
+    issues = scores["pred_issues"]
+    assert set(issues.pop("unknown_category")["values"]) <= set(load_ontology().categories)
+    assert not any(issue["count"] for name, issue in issues.items() if name.startswith("unknown"))
+
+
+@pytest.mark.data
+def test_the_command_measures_what_the_scorer_measures(ray_cluster: None, data_folder: Path, tmp_path: Path) -> None:
+    corpus = data_folder / "openi" / "open"
+    root = f"root={tmp_path}/runs"
+    ingest = run_job("ingest", f"reports={corpus}", "keep_report_ids=true", root)
+    extract = run_job("extract", f"reports={ingest.location}", root)
+    truth = f"truth={corpus}/reports.parquet"
+    ours = run_job(
+        "evaluate_extraction", f"findings={extract.location}", truth, f"reports={ingest.location}", "errors=true", root
+    ).manifest.metrics
+    export_predictions(extract.location, tmp_path / "predictions.parquet")
+    scorer = data_folder / "openi" / "scoring" / "score_openi.py"
+    command = [sys.executable, str(scorer), str(corpus / "reports.parquet"), str(tmp_path / "predictions.parquet")]
+    subprocess.run([*command, "--json", str(tmp_path / "scores.json"), "--bootstrap", "10", "--quiet"], check=True)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    theirs = scores["variants"][scores["primary"]]["point"]
+    same = {
+        "category_micro_f1": "micro_f1",
+        "category_macro_f1": "macro_f1",
+        "category_lenient_f1": "lenient_f1",
+        "side_f1": "f1_lat",
+        "severity_f1": "f1_sev_lenient",
+        "normal_clean": "normal_specificity_standard",
+        "nih14_micro_f1": "nih14_micro_f1",
+    }
+    for own, name in same.items():
+        assert ours[own] == pytest.approx(theirs[name], abs=0.002), own

@@ -5,8 +5,8 @@ names none, or one names both), and their sites share a region (or one of them n
 founds a finding; a general one joins the finding it fits best.
 
 Of the mentions that fall together, in this order: a definite statement is believed over a hedged one, an addendum over
-the impression and that over the findings section, a present over an absent one. Slots the leading mention leaves empty are filled from those
-that agree with it. Contradictions are kept and flagged, never dropped.
+the impression and that over the findings section, a present over an absent one. Slots the leading mention leaves empty
+are filled from those that agree with it. Contradictions are kept and flagged, never dropped.
 """
 
 from __future__ import annotations
