@@ -14,8 +14,9 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
 from medfilip.core.settings import Settings, operational
 from medfilip.extraction.engine import SentenceResult, results_table
-from medfilip.extraction.prompt import MAX_SENTENCE_CHARACTERS, PROMPT_VERSION, messages, system_prompt
-from medfilip.extraction.reply import ReplyReader, reply_schema
+from medfilip.extraction.prompt import PROMPT_VERSION, load_prompt, messages, system_prompt
+from medfilip.extraction.reply import ReplyReader
+from medfilip.extraction.reply_format import reply_schema
 from medfilip.extraction.tiny_llm import is_untrained
 from medfilip.findings.ontology import load_ontology
 from pipelines.engines import cluster_has_gpus, engine_environment
@@ -109,7 +110,7 @@ def _to_prompt(row: dict[str, Any], *, max_tokens: int, schema: str) -> dict[str
     return {
         "sentence_id": row["sentence_id"],
         "text": row["text"],
-        "messages": messages(row["text"][:MAX_SENTENCE_CHARACTERS], row["context"]),
+        "messages": messages(row["text"], row["context"]),
         "sampling_params": {
             "temperature": 0.0,
             "max_tokens": max_tokens,
@@ -140,7 +141,7 @@ def _read_replies(rows: pa.Table, *, max_tokens: int, untrained: bool) -> pa.Tab
 
 
 def _read_reply(row: dict[str, Any], max_tokens: int, *, untrained: bool) -> SentenceResult:
-    if len(row["text"]) > MAX_SENTENCE_CHARACTERS:
+    if not load_prompt().fits(row["text"]):
         return SentenceResult([], status=ErrorCode.SENTENCE_TOO_LONG)
     if row.get("reply") is None:
         # The engine's own message may quote the prompt: it goes nowhere.
