@@ -216,10 +216,10 @@ class _Grounding:
     def _read_qualifier(self, words: str) -> tuple[str | None, Any, Span | None]:
         """Return slot, value and evidence of a qualifier; no slot for words that say nothing we know."""
         sentence, mention, names = self._sentence, self._mention, self._names
-        for slot, codes in _CODES.items():
+        for closed, codes in _CODES.items():
             if words.lower() in codes:
-                value = codes[words.lower()]
-                return slot, value, self._side(value) if slot == "laterality" else find_cue(sentence, mention, value)
+                code = codes[words.lower()]
+                return closed, code, self._side(code) if closed == "laterality" else find_cue(sentence, mention, code)
         if (size_mm := measure_mm(words)) is not None:
             return "size_mm", size_mm, find_measure(sentence, mention, size_mm)
         if (count := number(words)) is not None:
