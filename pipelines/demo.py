@@ -71,6 +71,7 @@ class Demo:
         settings = load_settings(module.SETTINGS, name, overrides=[*overrides, f"root={self.root / 'runs'}"])
         with self.stage(label or name, what) as result:
             outcome = module.run(settings, new_run=False)
+            assert outcome is not None
             done = " (done before)" if outcome.already_finished else ""
             result.append(describe(outcome) + done)
         return outcome
