@@ -263,7 +263,10 @@ def _checkpointed(folder: Location) -> Iterator[None]:
         # Kept: with Ray's default, a job started again after success would write every row a second time.
         delete_checkpoint_on_success=False,
     )
+    raised = context.raise_original_map_exception
+    # Ray's own wrapper loses the error it wraps on its way to the driver, and with it our code and fix.
+    context.raise_original_map_exception = True
     try:
         yield
     finally:
-        context.checkpoint_config = before
+        context.checkpoint_config, context.raise_original_map_exception = before, raised

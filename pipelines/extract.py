@@ -195,9 +195,9 @@ class _ExtractJob:
         retry = retried_codes(quarantined=settings.include_quarantined) if settings.retry_rejected else frozenset()
         counts = run.choose(sentences, wanted=wanted, retry=retry, at_most=settings.max_sentences)
         told = forecast(run, extractor, counts, always=settings.estimate)
-        distinct = sum(shard.rows for shard in sentences)
-        console = Console(highlight=False)
-        console.print(forecast_table(self.reports.dataset("reports").rows, distinct, [told]))
+        distinct, reports = sum(shard.rows for shard in sentences), self.reports.dataset("reports").rows
+        title = None if wanted else f"{reports:,} reports hold {distinct:,} distinct sentences"
+        Console(highlight=False).print(forecast_table([told], title))
         return told
 
     def _execute(self, run: EngineRun, extractor: Extractor, told: Forecast, prefix: str) -> Counter[str]:

@@ -102,11 +102,10 @@ def _expect(plain: Forecast, extractor: Extractor, rows: pa.Table) -> Forecast:
     return Forecast(plain.engine, plain.wanted, plain.known, pending, **tokens, seconds=seconds, gpu_hours=hours)
 
 
-def forecast_table(reports: int, sentences: int, forecasts: list[Forecast]) -> RenderableType:
-    """Return what a job will do as a table of at most 100 columns."""
+def forecast_table(forecasts: list[Forecast], title: str | None = None) -> RenderableType:
+    """Return what engines will do as a table of at most 100 columns."""
     from rich.table import Table
 
-    title = f"{reports:,} reports hold {sentences:,} distinct sentences"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("engine", style="cyan", no_wrap=True)
     for name in ("to read", "known", "new", "tokens in", "tokens out", "time", "GPU-hours"):

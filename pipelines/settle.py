@@ -120,7 +120,8 @@ def _settle_bucket(
         note = "The model gave no usable answer for this sentence; the findings of the rules stand."
         refused += _refused(asked, model.name, note)
         queue, compared = compare_readings(rows, asked, is_doubt, sentences)
-        counts += _count_ungrounded(asked) + compared + Counter({"sentences_doubtful": len(doubtful)})
+        for more in (_count_ungrounded(asked), compared, {"sentences_doubtful": len(doubtful)}):
+            counts.update(more)  # adding counters would drop what is zero
         path = f"review_queue/part-{bucket:05d}.parquet"
         record["review_queue"] = write_shard(primary.run, path, REVIEW_QUEUE, queue).model_dump()
         rows = choose_readings(rows, asked, is_doubt)

@@ -23,15 +23,20 @@ class JournaledEngine(vLLMEngineStageUDF):  # type: ignore[misc]
     """An engine actor that writes down what it is about to run; see `pipelines.attempts`."""
 
     def __init__(self, *args: Any, journal: str, session: str, **kwargs: Any) -> None:
-        actor = ray.get_runtime_context().get_actor_id() or "actor"
-        self._journal = AttemptJournal(Location.parse(journal), session, actor)
-        self._journal.recover()
+        self._open_journal(journal, session)
         self._cached: dict[int, int | None] = {}
-        self._running = 0
-        self._idle = asyncio.Condition()
         super().__init__(*args, **kwargs)
         self._generate_without_count = self.llm._generate_async
         self.llm._generate_async = self._generate_and_count
+
+    def _open_journal(self, journal: str, session: str) -> None:
+        # The id of an actor stays the same when Ray starts it again.
+        actor = ray.get_runtime_context().get_actor_id() or "actor"
+        self._journal = AttemptJournal(Location.parse(journal), session, actor)
+        self._journal.recover()
+        self._running = 0
+        """Batches in the engine; -1 while a suspect has it to itself."""
+        self._idle = asyncio.Condition()
 
     async def _generate_and_count(self, request: Any) -> Any:
         output = await self._generate_without_count(request)

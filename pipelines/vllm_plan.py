@@ -91,7 +91,8 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions) ->
         postprocess_map_kwargs={"num_cpus": 0.25},
     )
     stage = next(stage for name, stage in processor.stages.items() if name.startswith("vLLMEngineStage"))
-    stage.fn = JournaledEngine
+    # Past the model's own assignment, which would work out the resources again and ask for a GPU.
+    vars(stage)["fn"] = JournaledEngine
     stage.fn_constructor_kwargs.update(journal=str(options.staging / "journal"), session=secrets.token_hex(6))
     # Ray's own default is for ever: a node whose GPU is broken would restart its engine until somebody looks.
     stage.map_batches_kwargs.update(max_restarts=settings.max_restarts, max_task_retries=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ def test_the_bounds_of_ranges_leave_no_gap() -> None:
     for buckets in (1, 3, 8, 4096):
         bounds = [bucket_bounds(bucket, buckets) for bucket in range(buckets)]
         assert bounds[0][0] == -(1 << 63) and bounds[-1][1] == (1 << 63) - 1
-        assert all(end + 1 == begin for (_, end), (begin, _) in zip(bounds, bounds[1:], strict=False))
+        assert all(end + 1 == begin for (_, end), (begin, _) in itertools.pairwise(bounds))
 
 
 def test_a_usable_answer_counts_before_a_failure_and_a_later_one_before_an_earlier(cache: FindingsCache) -> None:
