@@ -1,195 +1,226 @@
-"""Ties qualifiers (severity, size, side, site, pattern, change, age) to the finding they qualify.
+"""Ties qualifiers (severity, size, pattern, change, age, number, device position) to the finding they qualify.
 
-An adjective belongs to the noun that follows it ("small left effusion"), a prepositional phrase to what stands before
-it ("opacity in the right lower lobe") together with everything coordinated with that.
+An adjective belongs to the noun of its phrase ("small left effusion"), and what is said behind a verb to the subject
+("the effusion is small"). Sides and sites go the same ways as whole places (`medfilip.extraction.placing`).
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 
-from medfilip.extraction.engine import FindingRow
-from medfilip.extraction.terms import Term
-from medfilip.findings.finding import Alignment, Certainty, Hedge
-from medfilip.findings.ontology import Ontology
+from medfilip.extraction.mention import Mention
+from medfilip.extraction.parsing import (
+    CHANGE,
+    CHRONICITY,
+    COMMA,
+    CONJUNCTIONS,
+    COUNT,
+    DETERMINER,
+    EXPLANATION,
+    FILLER,
+    HEDGE,
+    NEGATION,
+    OR,
+    PATTERN,
+    POSITION,
+    PREPOSITION,
+    QUALIFIERS,
+    SEVERITY,
+    SIDE,
+    SITE,
+    SIZE,
+    TERMINATOR,
+    VERB,
+    Item,
+    Sentence,
+    bits,
+)
 
-_PREPOSITION = re.compile(r"\b(?:in|of|at|within|on|over|overlying|along|involving|near|to|throughout)(?: \w+){0,3} ?$")
-_COORDINATED = re.compile(r"^(?:,? (?:and|or|and/or|with|versus|vs)|,)[\w -]{0,40}$")
-_SIZE_MM = re.compile(r"\b(\d+(?:\.\d+)?) ?(mm|cm|millimeters?|centimeters?)\b")
-_SLOTS = {
-    "severity": "severity",
-    "size": "size",
-    "laterality": "laterality",
-    "site": "site",
-    "pattern": "pattern",
-    "changes": "change",
-    "chronicity": "chronicity",
+PREMODIFIER_REACH = 8
+BACKWARD_REACH = 14
+
+_SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change", CHRONICITY: "chronicity", COUNT: "count"}
+_ATTACHED = bits(*_SLOTS, PATTERN, POSITION)
+_INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))
+_PARTING = frozenset((VERB, PREPOSITION, TERMINATOR, NEGATION, HEDGE, EXPLANATION))
+_PLAIN_CONJUNCTIONS = frozenset(("and", "&", ",", "/", "or", "and/or"))
+_MILLIMETRES = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
 }
-_LOCATIONS = frozenset({"laterality", "site"})
-_MAX_FORWARD_WORDS = 5
-_MAX_BACKWARD_WORDS = 9
+_MEASURE_WORDS = frozenset(("x", "by", "×", "to", "mm", "cm"))
+_DISTANCE_WORDS = frozenset(("above", "below", "from", "proximal", "distal", "superior", "inferior", "beyond"))
 
 
-@dataclass
-class Mention:
-    """A finding being assembled from a sentence; spans are relative to the sentence."""
+def attach_qualifiers(sentence: Sentence, mentions: Sequence[Mention], devices: frozenset[str]) -> None:
+    """Attach every qualifier of a sentence but its places to the findings it qualifies, in place."""
+    if sentence.kinds & _ATTACHED:
+        for item in sentence.items:
+            kind = item[0]
+            if kind in _SLOTS:
+                _attach_slot(item, sentence, mentions)
+            elif kind == PATTERN:
+                _attach_pattern(item, sentence, mentions)
+            elif kind == POSITION:
+                _attach_position(item, mentions, devices)
+    if not _MILLIMETRES.keys().isdisjoint(sentence.words):
+        _attach_measures(sentence, mentions)
 
-    start: int
-    end: int
-    category: str
-    certainty: Certainty | None
-    alignment: Alignment
-    hedge: Hedge | None = None
-    severity: str | None = None
-    size: str | None = None
-    size_mm: float | None = None
-    sides: set[str] = field(default_factory=set)
-    sites: list[str] = field(default_factory=list)
-    patterns: list[str] = field(default_factory=list)
-    change: str | None = None
-    chronicity: str | None = None
-    evidence: list[dict[str, object]] = field(default_factory=list)
 
-    def add_evidence(self, slot: str, term: Term) -> None:
-        """Note where a slot stands."""
-        self.evidence.append({"slot": slot, "start": term.start, "end": term.end})
+def _attach_slot(item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> None:
+    kind, value, start, end = item
+    if kind == SEVERITY and _is_degree_of_change(end, sentence.items):
+        return
+    slot = _SLOTS[kind]
+    for mention in _targets(start, end, sentence, mentions, strict=kind == COUNT):
+        if getattr(mention, slot) is None:
+            setattr(mention, slot, value)
+            mention.evidence.append((slot, start, end))
 
-    def take(self, slot: str, term: Term) -> None:
-        """Fill a slot from a term; the first severity, size, change or age is kept, sides and sites add up."""
-        if slot == "laterality":
-            self.sides.add(term.value)
-        elif slot == "site":
-            if term.value in self.sites:
-                return
-            self.sites.append(term.value)
-        elif slot == "pattern":
-            if term.value in self.patterns:
-                return
-            self.patterns.append(term.value)
-        elif getattr(self, slot) is None:
-            setattr(self, slot, term.value)
-        else:
+
+def _attach_pattern(item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> None:
+    _, value, start, end = item
+    for mention in _targets(start, end, sentence, mentions):
+        if value not in mention.patterns:
+            mention.patterns.append(value)
+            mention.evidence.append(("pattern", start, end))
+
+
+def _attach_position(item: Item, mentions: Sequence[Mention], devices: frozenset[str]) -> None:
+    _, value, start, end = item
+    for mention in reversed(mentions):
+        if mention.category in devices and mention.start <= start:
+            if mention.position is None:
+                mention.position = value
+                mention.evidence.append(("position", start, end))
             return
-        self.add_evidence(slot, term)
-
-    def row(self) -> FindingRow:
-        """Return the finding as a row."""
-        side = "bilateral" if len(self.sides) > 1 else next(iter(self.sides), None)
-        return {
-            "category": self.category,
-            "certainty": self.certainty,
-            "hedge": self.hedge,
-            "severity": self.severity,
-            "size": self.size,
-            "size_mm": self.size_mm,
-            "count": None,
-            "laterality": side,
-            "sites": self.sites,
-            "patterns": self.patterns,
-            "change": self.change,
-            "chronicity": self.chronicity,
-            "position": None,
-            "alignment": self.alignment,
-            "evidence": [{"slot": "mention", "start": self.start, "end": self.end}, *self.evidence],
-            "confidence": None,
-            "suggestion": None,
-        }
 
 
-@dataclass(frozen=True)
-class ParsedSentence:
-    """A sentence with its terms by slot and the findings it mentions, in the order of the text."""
-
-    text: str
-    terms: dict[str, list[Term]]
-    mentions: list[Mention]
-
-    def of(self, slot: str) -> list[Term]:
-        """Terms of one slot."""
-        return self.terms.get(slot, [])
-
-    @cached_property
-    def clauses(self) -> list[tuple[int, int]]:
-        """Half-open spans between terminators: how far a cue reaches."""
-        bounds = [0, *(term.start for term in self.of("terminators")), len(self.text)]
-        return [(begin, end) for begin, end in itertools.pairwise(bounds) if end > begin]
-
-    def clause(self, position: int) -> tuple[int, int]:
-        """Return the clause that holds a position."""
-        return next(clause for clause in self.clauses if clause[0] <= position < clause[1])
-
-
-def attach_qualifiers(sentence: ParsedSentence, ontology: Ontology) -> None:
-    """Attach every qualifier of the sentence to the mentions it qualifies, in place."""
-    for source, slot in _SLOTS.items():
-        for term in sentence.of(source):
-            for mention in _targets(term, slot, sentence):
-                if not _says_nothing_new(term, slot, mention, ontology):
-                    mention.take(slot, term)
-    for match in _SIZE_MM.finditer(sentence.text):
-        term = Term(match.start(), match.end(), "size_mm", "")
-        for mention in _targets(term, "size_mm", sentence):
+def _attach_measures(sentence: Sentence, mentions: Sequence[Mention]) -> None:
+    """Attach "8 mm", "3 x 4 cm" and "3-4 mm": the largest number counts, in millimetres."""
+    words = sentence.words
+    for at, word in enumerate(words):
+        unit = _MILLIMETRES.get(word)
+        if unit is None or not at or not words[at - 1][0].isdigit():
+            continue
+        if at + 1 < len(words) and words[at + 1] in _DISTANCE_WORDS:
+            continue  # "tip 4 cm above the carina" is no size
+        start = at - 1
+        while start and (words[start - 1][0].isdigit() or words[start - 1] in _MEASURE_WORDS):
+            start -= 1
+        size = max(float(w) for w in words[start:at] if w[0].isdigit()) * unit
+        for mention in _targets(start, at + 1, sentence, mentions)[:1]:
             if mention.size_mm is None:
-                mention.size_mm = float(match[1]) * (1.0 if match[2].startswith("m") else 10.0)
-                mention.add_evidence("size_mm", term)
+                mention.size_mm = size
+                mention.evidence.append(("size_mm", start, at + 1))
 
 
-def _says_nothing_new(term: Term, slot: str, mention: Mention, ontology: Ontology) -> bool:
-    """Whether a site is generic, part of the finding's own name, or implied by the category."""
-    if slot != "site":
-        # "borderline heart size" names the finding and its severity at once; "pleural effusion" only the finding.
+def _is_degree_of_change(end: int, items: Sequence[Item]) -> bool:
+    """Whether a degree that ends at a token is one of change: "slightly increased", "mild interval worsening"."""
+    return any(i[0] == CHANGE and i[1] != "unchanged" and 0 <= i[2] - end <= 1 for i in items)
+
+
+def _targets(
+    start: int, end: int, sentence: Sentence, mentions: Sequence[Mention], *, strict: bool = False
+) -> Sequence[Mention]:
+    """Return the findings that a qualifier at ``start`` to ``end`` belongs to; ``strict``: only as an adjective."""
+    for mention in mentions:
+        if start < mention.end and mention.start < end:
+            return (mention,)
+    begin, stop = sentence.span(start)
+    after = [m for m in mentions if end <= m.start < stop]
+    if after and is_premodifier(end, after[0], sentence.items):
+        return _alternatives(after, sentence.items)
+    if strict:
+        return ()
+    before = [m for m in mentions if begin <= m.start and m.end <= start]
+    if before:
+        nearest = before[-1]
+        if start - nearest.end <= BACKWARD_REACH and _is_predicate(nearest.end, start, sentence.items):
+            return coordinated_before(before, sentence.items)
+    return ()
+
+
+def _alternatives(after: list[Mention], items: Sequence[Item]) -> list[Mention]:
+    """Return the next finding with what stands beside it as its other name: "minimal scarring/atelectasis"."""
+    group = after[:1]
+    for later in after[1:]:
+        last = group[-1].end
+        if later.start - last > 1 or not all(i[0] == OR for i in items if last <= i[2] and i[3] <= later.start):
+            break
+        group.append(later)
+    return group
+
+
+def is_premodifier(end: int, mention: Mention, items: Sequence[Item]) -> bool:
+    """Whether nothing parts a qualifier that ends at ``end`` from the noun of a finding behind it."""
+    stop = mention.start
+    if stop - end > PREMODIFIER_REACH:
         return False
-    inside = mention.start <= term.start and term.end <= mention.end
-    category = ontology.categories.get(mention.category)
-    implied = category.implied_sites if category else ()
-    return term.value in ("lung", "chest") or inside or term.value in implied
+    parted = 0
+    for number, (kind, value, start, last) in enumerate(items):
+        if start < end:
+            continue
+        if last > stop:
+            break
+        if kind in _PARTING:
+            return False
+        if kind in CONJUNCTIONS:
+            if value not in _PLAIN_CONJUNCTIONS or not _qualifier_follows(items, number, stop):
+                return False
+            parted += 1
+    return parted <= 2
 
 
-def _targets(term: Term, slot: str, sentence: ParsedSentence) -> list[Mention]:
-    text, mentions = sentence.text, sentence.mentions
-    begin, end = sentence.clause(term.start)
-    inside = [mention for mention in mentions if mention.start <= term.start and term.end <= mention.end]
-    if inside:
-        return inside
-    before = [mention for mention in mentions if begin <= mention.start and mention.end <= term.start]
-    after = [mention for mention in mentions if term.end <= mention.start < end]
-    forward = [after[0]] if after and _words(text[term.end : after[0].start]) <= _MAX_FORWARD_WORDS else []
-    backward = _coordinated(before, text) if before else []
-    if backward and _words(text[backward[-1].end : term.start]) > _MAX_BACKWARD_WORDS:
-        backward = []
-    if slot in _LOCATIONS and _PREPOSITION.search(text[begin : term.start]) and backward:
-        return backward
-    if forward and not _crosses_break(text[term.end : forward[0].start]):
-        return _coordinated_after(after, text) if slot in _LOCATIONS else forward
-    return backward or forward
+def _qualifier_follows(items: Sequence[Item], number: int, stop: int) -> bool:
+    """Whether the term behind a conjunction, before ``stop``, is a qualifier again: "patchy and streaky"."""
+    end = items[number][3]
+    for kind, _, start, last in items[number + 1 :]:
+        if start >= end:
+            return last <= stop and kind in QUALIFIERS
+    return False
 
 
-def _words(gap: str) -> int:
-    return len(gap.split())
+def _is_predicate(end: int, start: int, items: Sequence[Item]) -> bool:
+    """Whether a qualifier stands right behind a finding, or behind a verb that says it of the finding."""
+    if start - end <= 2:
+        return True
+    between = [item[0] for item in items if end <= item[2] and item[3] <= start]
+    return VERB in between or (bool(between) and between[0] == COMMA and start - end <= 3)
 
 
-def _crosses_break(gap: str) -> bool:
-    return "," in gap or " and " in gap or " with " in gap
+def joined(first: Mention, second: Mention, items: Sequence[Item]) -> bool:
+    """Whether two findings are members of one list: only conjunctions, qualifiers or a hedge between them."""
+    if second.start - first.end > PREMODIFIER_REACH:
+        return False
+    joint = second.start <= first.end
+    for kind, _, start, end in items:
+        if start < first.end or end > second.start:
+            continue
+        if kind in CONJUNCTIONS or kind == HEDGE:
+            joint = True
+        elif kind not in _INSIDE_PHRASE:
+            return False
+    return joint
 
 
-def _coordinated(before: list[Mention], text: str) -> list[Mention]:
-    """Return the last mention and those joined to it by "and", "or" or a comma."""
+def coordinated_before(before: Sequence[Mention], items: Sequence[Item]) -> list[Mention]:
+    """Return the last finding and those joined to it that have no place yet."""
     group = [before[-1]]
     for earlier in reversed(before[:-1]):
-        if not _COORDINATED.match(text[earlier.end : group[0].start]):
+        if earlier.places or not joined(earlier, group[0], items):
             break
         group.insert(0, earlier)
     return group
 
 
-def _coordinated_after(after: list[Mention], text: str) -> list[Mention]:
-    """Return the next mention and those joined to it directly ("bibasilar atelectasis and effusions")."""
+def coordinated_after(after: Sequence[Mention], items: Sequence[Item]) -> list[Mention]:
+    """Return the next finding and those joined to it that have no place of their own."""
     group = [after[0]]
     for later in after[1:]:
-        if not re.match(r"^ (?:and|or|and/or|versus|vs) $", text[group[-1].end : later.start]):
+        last = group[-1].end
+        own = any(i[0] in (SIDE, SITE) and last <= i[2] and i[3] <= later.end for i in items)
+        if own or not joined(group[-1], later, items):
             break
         group.append(later)
     return group

@@ -1,4 +1,4 @@
-"""The rule engine: terms in one automaton, scopes of negation and hedges, qualifiers tied to the right noun.
+"""The rule engine: terms in one trie of words, states composed with their bearers, scopes of cues, and attachment.
 
 It reads one sentence in normal form and needs no model. Rules are general statements about English reports; the words
 they act on are data (the ontology and ``data/lexicon.yaml``).
@@ -6,21 +6,28 @@ they act on are data (the ontology and ``data/lexicon.yaml``).
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from functools import cached_property
 
 from medfilip.core.fingerprint import fingerprint
-from medfilip.extraction.attachment import Mention, ParsedSentence, attach_qualifiers
-from medfilip.extraction.engine import FindingRow, SentenceResult
-from medfilip.extraction.lexicon_data import LexiconData, load_lexicon_data
-from medfilip.extraction.terms import Term, TermFinder, longest
-from medfilip.findings.finding import Alignment, Certainty, Hedge
+from medfilip.extraction.attachment import attach_qualifiers
+from medfilip.extraction.composing import find_mentions
+from medfilip.extraction.confidence import Confidence, load_confidence
+from medfilip.extraction.doubt import find_doubts
+from medfilip.extraction.engine import SentenceResult
+from medfilip.extraction.lexicon_data import LexiconData, Trie, load_lexicon_data
+from medfilip.extraction.mention import Mention, Place
+from medfilip.extraction.parsing import BEARER, CATEGORY, ELSEWHERE, SITE, STATE, Sentence, bits
+from medfilip.extraction.placing import PlaceRules, attach_places, find_places
+from medfilip.extraction.rows import RowWriter
+from medfilip.extraction.scope import judge
+from medfilip.extraction.words import tokens
+from medfilip.findings.finding import Alignment
 from medfilip.findings.ontology import Ontology, load_ontology
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 
-_HEDGE_STRENGTH = (Hedge.CANNOT_EXCLUDE, Hedge.POSSIBLE, Hedge.VERSUS, Hedge.PROBABLE)
-_COORDINATION = re.compile(r"^[\s,]*(?:and|or|nor|and/or|,|/|\w+[\s,]*(?:and|or|,))[\s\w]{0,40}$")
+_SPEAKING = bits(CATEGORY, STATE)
 
 
 class LexiconEngine:
@@ -31,96 +38,87 @@ class LexiconEngine:
     def __init__(self, ontology: Ontology | None = None, data: LexiconData | None = None) -> None:
         self._ontology = ontology or load_ontology()
         self._data = data or load_lexicon_data()
-        self._finder = TermFinder(self._data.vocabulary(self._ontology))
+        trie = Trie(self._data.vocabulary(self._ontology), self._data.not_typos)
+        self._root, self._fold = trie.root, trie.folder.__getitem__
+        self._compositions = {
+            (bearer, state): rule
+            for bearer, states in self._data.compositions.items()
+            for state, rule in states.items()
+        }
+        self._devices = frozenset(c.id for c in self._ontology.categories.values() if c.group == "device")
+        self._confidence = Confidence(load_confidence(), self._ontology)
+        self._places = PlaceRules(self._data.landmarks, self._data.paired_sites, self._data.unplaced)
+        self._rows = RowWriter(
+            self._ontology,
+            self._data.refinements,
+            self._data.splits,
+            self._devices,
+            self._data.sided_sites,
+            self._data.paired_findings,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of ontology, rule data and engine version."""
-        return fingerprint([ENGINE_VERSION, self._ontology.fingerprint, self._data.fingerprint])
+        """Fingerprint of ontology, rule data, confidence model and engine version."""
+        return fingerprint(
+            [
+                ENGINE_VERSION,
+                self._ontology.fingerprint,
+                self._data.fingerprint,
+                load_confidence().model_dump(mode="json"),
+            ]
+        )
 
     def extract(self, text: str, context: str | None = None) -> SentenceResult:
         """Extract the findings of one sentence in normal form."""
-        del context  # rules read the sentence alone; the language model is shown its context
-        terms = self._finder.find(text)
-        sentence = ParsedSentence(text, terms, self._mentions(text, terms))
-        if not sentence.mentions:
-            return SentenceResult([])
-        masks = sentence.of("not_negation")
-        terms["negation_before"] = [
-            cue
-            for cue in sentence.of("negation_before")
-            if not any(mask.start <= cue.start and cue.end <= mask.end for mask in masks)
-        ]
-        stated = [mention for mention in sentence.mentions if self._judge(mention, sentence)]
-        attach_qualifiers(sentence, self._ontology)
-        return SentenceResult(_merge([mention.row() for mention in stated]))
+        sentence = self._parse(text)
+        mentions = self._read(sentence)
+        if context is not None and mentions:
+            self._place_from_context(mentions, context)
+        rows = self._rows.write(mentions, text, sentence.words) if mentions else []
+        doubts = find_doubts(sentence, rows, context)
+        for row in rows:
+            row["confidence"] = self._confidence.of(row, doubts)
+        return SentenceResult(rows, doubts=doubts)
 
-    def _mentions(self, text: str, terms: dict[str, list[Term]]) -> list[Mention]:
-        phrases = [
-            (Term(match.start(), match.end(), "phrase", str(number)), phrase)
-            for number, phrase in enumerate(self._data.phrases)
-            for match in phrase.regex.finditer(text)
-        ]
-        kept = set(longest([term for term, _ in phrases]))
-        mentions = [
-            Mention(term.start, term.end, phrase.category, phrase.certainty, phrase.alignment)
-            for term, phrase in phrases
-            if term in kept
-        ]
-        for term in terms.get("category", []):
-            if all(term.end <= other.start or term.start >= other.end for other in kept):
-                mentions.append(Mention(term.start, term.end, term.value, None, Alignment.EXACT))
-        return sorted(mentions, key=lambda mention: mention.start)
+    def _parse(self, text: str) -> Sentence:
+        words = tokens(text)
+        return Sentence(words, list(map(self._fold, words)), self._root)
 
-    def _judge(self, mention: Mention, sentence: ParsedSentence) -> bool:
-        """Set certainty and hedge of a mention; ``False`` if the sentence does not state it at all."""
-        begin, end = sentence.clause(mention.start)
-        if any(begin <= cue.start and cue.end <= mention.start for cue in sentence.of("conditions")):
-            return False
-        if mention.certainty is None:
-            mention.certainty = Certainty.PRESENT
-            cues = [cue for cue in sentence.of("negation_before") if begin <= cue.start and cue.end <= mention.end]
-            cues = cues[-1:] or [cue for cue in sentence.of("negation_after") if mention.end <= cue.start < end][:1]
-            for negation in cues:
-                mention.certainty = Certainty.ABSENT
-                mention.add_evidence("certainty", negation)
-        hedge = self._hedge(mention, sentence)
-        if hedge is None:
-            return True
-        strength = Hedge(hedge.value)
-        if mention.certainty is Certainty.ABSENT and strength is not Hedge.CANNOT_EXCLUDE:
-            return True
-        mention.hedge = strength
-        mention.add_evidence("hedge", hedge)
-        mention.certainty = Certainty.PRESENT if strength in self._data.hedges_that_state else Certainty.UNCERTAIN
-        return True
+    def _read(self, sentence: Sentence) -> list[Mention]:
+        if not sentence.kinds & _SPEAKING:
+            return []
+        mentions = find_mentions(sentence, self._compositions)
+        if sentence.kinds >> ELSEWHERE & 1:
+            mentions = _of_the_chest(mentions, sentence)
+        if not mentions:
+            return []
+        stated = judge(mentions, sentence, self._data.hedges_that_state)
+        if stated:
+            attach_qualifiers(sentence, stated, self._devices)
+            attach_places(sentence, stated, self._places)
+        return stated
 
-    def _hedge(self, mention: Mention, sentence: ParsedSentence) -> Term | None:
-        """Return the strongest hedge whose scope holds the mention."""
-        begin, end = sentence.clause(mention.start)
-        mentions = sentence.mentions
-        following = min((other.start for other in mentions if other.start >= mention.end), default=end)
-        found: list[Term] = []
-        for cue in sentence.of("hedges_before"):
-            if begin <= cue.start and cue.end <= mention.start:
-                between = [other for other in mentions if cue.end <= other.start and other.end <= mention.start]
-                if not between or _COORDINATION.match(sentence.text[between[-1].end : mention.start]):
-                    found.append(cue)
-            elif cue.value == Hedge.VERSUS and mention.end <= cue.start < following and cue.end < end:
-                found.append(cue)
-        found += [cue for cue in sentence.of("hedges_after") if mention.end <= cue.start < end]
-        return min(found, key=lambda cue: _HEDGE_STRENGTH.index(Hedge(cue.value)), default=None)
-
-
-def _merge(rows: list[FindingRow]) -> list[FindingRow]:
-    """Fold repeated statements of one finding within a sentence into one, with all the evidence."""
-    merged: dict[tuple[object, ...], FindingRow] = {}
-    for row in rows:
-        key = tuple(
-            tuple(v) if isinstance(v, list) else v for k, v in row.items() if k not in ("evidence", "alignment")
-        )
-        if key in merged:
-            merged[key]["evidence"] += row["evidence"]
+    def _place_from_context(self, mentions: Sequence[Mention], context: str) -> None:
+        """Give findings without a place that of the heading ("left lung:") or sentence they lean on."""
+        lean = [m for m in mentions if not m.places and m.category not in self._places.unplaced]
+        if not lean:
+            return
+        sentence = self._parse(context)
+        if context.endswith(":"):
+            found = find_places(sentence, (), self._places.paired_sites)
         else:
-            merged[key] = row
-    return list(merged.values())
+            found = next((m.places for m in reversed(self._read(sentence)) if m.places), [])
+        for mention in lean if found else ():
+            for place in found:
+                copy = Place(0, 0, joined=place.joined)
+                copy.sides, copy.sites = list(place.sides), list(place.sites)
+                mention.places.append(copy)
+            mention.alignment = Alignment.INFERRED
+
+
+def _of_the_chest(mentions: list[Mention], sentence: Sentence) -> list[Mention]:
+    """Drop what is said of another part of the body, where the clause names none of the chest."""
+    elsewhere = {sentence.clause(item[2]) for item in sentence.items if item[0] == ELSEWHERE}
+    chest = {sentence.clause(item[2]) for item in sentence.items if item[0] in (SITE, BEARER)}
+    return [mention for mention in mentions if sentence.clause(mention.start) not in elsewhere - chest]

@@ -27,7 +27,7 @@ class Crosswalk(_Strict):
     nih14: str | None = None
     chexpert14: str | None = None
     medfilip61: tuple[str, ...] = ()
-    rollup_to: str | None = None
+    rollup_to: tuple[str, ...] = ()
 
 
 class Category(_Strict):

@@ -1,17 +1,25 @@
 """Mentions of one report → findings of its study: a pure function with a stated order of precedence.
 
-Mentions fall together by (category, side); a mention without a side joins the sided ones of its category. Within a
-group the impression is believed over the findings section, a definite statement over a hedged one, and a present over
-an absent one of the same weight; contradictions are kept and flagged, never dropped.
+Within a category, mentions that can speak of one and the same thing fall together: their sides agree (or one of them
+names none, or one names both), and their sites share a region (or one of them names none). The most specific mention
+founds a finding; a general one joins the finding it fits best.
+
+Of the mentions that fall together, in this order: a definite statement is believed over a hedged one, the impression
+over the findings section, a present over an absent one. Slots the leading mention leaves empty are filled from those
+that agree with it. Contradictions are kept and flagged, never dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from medfilip.core.ids import hash64
-from medfilip.findings.finding import Certainty
+from medfilip.findings.finding import Certainty, Laterality
+from medfilip.findings.ontology import Ontology, load_ontology
+
+Row: TypeAlias = Mapping[str, Any]
 
 _SECTION_RANK = {"impression": 0, "findings": 1}
 _CERTAINTY_RANK = {Certainty.PRESENT: 0, Certainty.ABSENT: 1, Certainty.UNCERTAIN: 2}
@@ -19,49 +27,90 @@ _SINGLE_SLOTS = ("severity", "size", "size_mm", "count", "change", "chronicity",
 _LIST_SLOTS = ("sites", "patterns")
 
 
-def resolve_report(mentions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+@dataclass(slots=True)
+class _Group:
+    """Mentions that speak of one thing."""
+
+    side: str | None
+    regions: frozenset[str]
+    mentions: list[Row] = field(default_factory=list)
+
+    def fit(self, side: str | None, regions: frozenset[str]) -> int:
+        """How well a mention fits: 0 not at all, more for a side and a region in common."""
+        sides_agree = side == self.side
+        if not sides_agree and None not in (side, self.side) and Laterality.BILATERAL not in (side, self.side):
+            return 0
+        shared = bool(regions & self.regions)
+        if regions and self.regions and not shared:
+            return 0
+        return 1 + 2 * sides_agree + shared
+
+    def add(self, mention: Row, side: str | None, regions: frozenset[str]) -> None:
+        self.mentions.append(mention)
+        self.regions |= regions
+        if mention["certainty"] == Certainty.ABSENT and self.mentions[0]["certainty"] != Certainty.ABSENT:
+            return
+        self.side = side if self.side is None or side == Laterality.BILATERAL else self.side
+
+
+def resolve_report(mentions: Sequence[Row], ontology: Ontology | None = None) -> list[dict[str, Any]]:
     """Resolve the mentions of one report (rows of ``mentions``) into rows of ``resolved_findings``."""
-    groups = _group(mentions)
-    return [_resolve_group(category, side, groups[category, side]) for category, side in sorted(groups, key=str)]
+    known = ontology or load_ontology()
+    by_category: dict[str, list[Row]] = {}
+    for mention in mentions:
+        by_category.setdefault(mention["category"], []).append(mention)
+    resolved: list[dict[str, Any]] = []
+    for category in sorted(by_category):
+        for number, group in enumerate(_groups(by_category[category], known)):
+            resolved.append(_resolve_group(category, number, group))
+    return resolved
 
 
-def _group(mentions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str | None], list[Mapping[str, Any]]]:
-    sides: dict[str, set[str]] = {}
-    for mention in mentions:
-        if mention["laterality"] is not None and mention["certainty"] != Certainty.ABSENT:
-            sides.setdefault(mention["category"], set()).add(mention["laterality"])
-    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
-    for mention in mentions:
-        side = _side(mention, sides.get(mention["category"], set()))
-        groups.setdefault((mention["category"], side), []).append(mention)
+def _groups(mentions: list[Row], ontology: Ontology) -> list[_Group]:
+    groups: list[_Group] = []
+    for mention in sorted(mentions, key=_specificity):
+        side, regions = mention["laterality"], ontology.regions(mention["sites"] or ())
+        open_groups = [group for group in groups if not any(_split_from(mention, other) for other in group.mentions)]
+        best = max(open_groups, key=lambda group: group.fit(side, regions), default=None)
+        if best is None or not best.fit(side, regions):
+            best = _Group(side, frozenset())
+            groups.append(best)
+        best.add(mention, side, regions)
     return groups
 
 
-def _side(mention: Mapping[str, Any], stated: set[str]) -> str | None:
-    """Return the side under which a mention is filed, given the sides on which its category is said to be."""
-    side: str | None = mention["laterality"]
-    both = "bilateral" in stated or stated >= {"left", "right"}
-    if both and (side is None or side in stated or mention["certainty"] != Certainty.ABSENT):
-        # "Bilateral effusions, left greater than right": one finding on both sides.
-        return "bilateral"
-    if side is None and len(stated) == 1:
-        return next(iter(stated))
-    return side
+def _split_from(mention: Row, other: Row) -> bool:
+    """Whether two mentions are the same words of a sentence, stated of two places: they are two findings."""
+    return (
+        mention.get("sentence_id") == other.get("sentence_id")
+        and mention["evidence"][0] == other["evidence"][0]
+        and mention["certainty"] == other["certainty"]
+    )
 
 
-def _resolve_group(category: str, side: str | None, mentions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    ranked = sorted(mentions, key=_precedence)
+def _specificity(mention: Row) -> tuple[bool, bool, bool, int]:
+    """Order of founding: stated before denied, with a side before without, with a site before without."""
+    return (
+        mention["certainty"] == Certainty.ABSENT,
+        mention["laterality"] is None,
+        not mention["sites"],
+        mention["mention_id"],
+    )
+
+
+def _resolve_group(category: str, number: int, group: _Group) -> dict[str, Any]:
+    ranked = sorted(group.mentions, key=_precedence)
     leading = ranked[0]
     agreeing = [mention for mention in ranked if mention["certainty"] == leading["certainty"]]
     stated = {mention["certainty"] for mention in ranked}
     return {
-        "finding_id": hash64(leading["report_id"], category, side or ""),
+        "finding_id": hash64(leading["report_id"], category, str(number)),
         "study_id": leading["study_id"],
         "report_id": leading["report_id"],
         "category": category,
         "certainty": leading["certainty"],
         "hedge": leading["hedge"],
-        "laterality": side,
+        "laterality": group.side,
         **{slot: next((m[slot] for m in agreeing if m[slot] is not None), None) for slot in _SINGLE_SLOTS},
         **{slot: list(dict.fromkeys(v for m in agreeing for v in m[slot] or ())) for slot in _LIST_SLOTS},
         "confidence": leading["confidence"],
@@ -70,7 +119,7 @@ def _resolve_group(category: str, side: str | None, mentions: list[Mapping[str, 
     }
 
 
-def _precedence(mention: Mapping[str, Any]) -> tuple[int, int, int, int]:
+def _precedence(mention: Row) -> tuple[int, int, int, int]:
     definite = 0 if mention["certainty"] != Certainty.UNCERTAIN else 1
     return (
         definite,

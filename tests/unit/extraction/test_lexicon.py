@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.terms import TermFinder
+from medfilip.findings.ontology import load_ontology
 
 ENGINE = LexiconEngine()
 _QUALIFIERS = ("severity", "size", "size_mm", "laterality", "sites", "patterns", "change", "chronicity", "hedge")
@@ -83,6 +84,12 @@ def test_evidence_points_at_the_words() -> None:
     (row,) = ENGINE.extract(sentence).findings
     words = {span["slot"]: sentence[span["start"] : span["end"]] for span in row["evidence"]}
     assert words == {"mention": "pleural effusion", "certainty": "no", "size": "large", "laterality": "left"}
+
+
+@pytest.mark.parametrize("category", sorted(load_ontology().categories))
+def test_every_category_is_reached_from_text(category: str) -> None:
+    terms = load_ontology().categories[category].terms
+    assert any(category in found(term) for term in terms)
 
 
 WORDS = st.sampled_from(["no", "left", "effusion", "or", "and", "pneumothorax", ",", ";", "may", "represent"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from medfilip.findings.codes import NONE, Codebook
-from medfilip.findings.finding import Finding
+from medfilip.findings.finding import Certainty, Change, Chronicity, Evidence, Finding, Hedge, Laterality
 from medfilip.findings.ontology import Ontology, load_ontology
-from medfilip.storage.schemas import FINDING_FIELDS
+from medfilip.storage.schemas import FINDING, FINDING_FIELDS
 
 ONTOLOGY = load_ontology()
 
@@ -87,3 +91,128 @@ def test_codes_are_positions_and_size_stands_in_for_severity() -> None:
 
 def test_the_readable_finding_and_the_columns_agree() -> None:
     assert list(Finding.model_fields) == [name for name, _ in FINDING_FIELDS]
+
+
+# Liang et al., IEEE JBHI 2025: the categories the paper trains on, under its own names.
+PAPER_CATEGORIES = [
+    "ascites",
+    "pulmonary embolism",
+    "pleural fluid",
+    "pseudoaneurysm",
+    "pulmonary nodules",
+    "pneumoperitoneum",
+    "dislocation",
+    "inflammation",
+    "hyperinflation",
+    "tracheostomy tube",
+    "pulmonary fibrosis",
+    "infectious process",
+    "cardiac enlargement",
+    "bronchiectasis",
+    "lesion",
+    "cyst",
+    "abscess",
+    "embolism",
+    "pneumomediastinum",
+    "density",
+    "granuloma",
+    "adenopathy",
+    "pacemaker",
+    "subcutaneous emphysema",
+    "hemorrhage",
+    "dilatation",
+    "nodules",
+    "infiltrate",
+    "aneurysm",
+    "tension",
+    "interstitial markings",
+    "scoliosis",
+    "fibrosis",
+    "copd",
+    "hernia",
+    "hematoma",
+    "hiatal hernia",
+    "lymphadenopathy",
+    "vascular engorgement",
+    "occlusion",
+    "thrombosis",
+    "engorgement",
+    "aeration",
+    "nodule",
+    "calcification",
+    "scarring",
+    "infection",
+    "fracture",
+    "emphysema",
+    "pneumothorax",
+    "abnormalities",
+    "vascular congestion",
+    "opacification",
+    "consolidation",
+    "opacity",
+    "cardiomegaly",
+    "edema",
+    "pneumonia",
+    "atelectasis",
+    "effusion",
+    "pneumothoraces",
+]
+NIH14 = {
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+}  # fmt: skip
+
+
+def test_every_category_of_the_paper_and_of_nih14_has_a_place() -> None:
+    crosswalks = [category.crosswalk for category in ONTOLOGY.categories.values()]
+    assert len(PAPER_CATEGORIES) == 61
+    assert {name for item in crosswalks for name in item.medfilip61} == set(PAPER_CATEGORIES)
+    assert {item.nih14 for item in crosswalks if item.nih14} == NIH14
+
+
+def test_no_term_stands_in_two_slots() -> None:
+    slots = {
+        "category": [term for category in ONTOLOGY.categories.values() for term in category.terms],
+        "site": [term for site in ONTOLOGY.sites.values() for term in site.synonyms],
+        **{
+            slot: [term for terms in getattr(ONTOLOGY, slot).values() for term in terms]
+            for slot in ("severities", "sizes", "patterns")
+        },
+    }
+    owners: dict[str, str] = {}
+    for slot, terms in slots.items():
+        for term in terms:
+            assert owners.setdefault(term, slot) == slot, f"{term!r} is a {owners[term]} and a {slot}"
+
+
+def test_rolling_up_leads_to_an_ancestor() -> None:
+    for category in ONTOLOGY.categories.values():
+        assert set(category.crosswalk.rollup_to) <= ONTOLOGY.ancestors(category.id), category.id
+
+
+def test_every_category_of_the_collection_is_there(data_folder: Path) -> None:
+    with (data_folder / "openi" / "scoring" / "findings_vocabulary.csv").open(encoding="utf-8", newline="") as stream:
+        names = {row["category"] for row in csv.DictReader(stream)}
+    assert names <= set(ONTOLOGY.categories)
+
+
+def test_a_finding_survives_its_arrow_columns() -> None:
+    finding = Finding(
+        category="pleural_effusion",
+        certainty=Certainty.UNCERTAIN,
+        hedge=Hedge.POSSIBLE,
+        size="small",
+        size_mm=12.5,
+        count=2,
+        laterality=Laterality.LEFT,
+        sites=("lung_base",),
+        patterns=("hazy",),
+        change=Change.NEW,
+        chronicity=Chronicity.ACUTE,
+        evidence=(Evidence(slot="mention", start=0, end=5),),
+        confidence=0.5,
+    )
+    column = pa.array([finding.to_row()], FINDING)
+    assert Finding.from_row(column.to_pylist()[0]) == finding
+    bare = Finding(category="other:rumpus", suggestion="mass")
+    assert Finding.from_row(pa.array([bare.to_row()], FINDING).to_pylist()[0]) == bare

@@ -11,7 +11,8 @@ _ids = itertools.count()
 
 
 def mention(category: str, certainty: str = "present", section: str = "findings", **slots: Any) -> dict[str, Any]:
-    empty = dict.fromkeys(("hedge", "severity", "size", "size_mm", "laterality", "change", "chronicity"))
+    single = ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "position")
+    empty = dict.fromkeys((*single, "confidence"))
     return {
         **empty,
         "mention_id": next(_ids),
@@ -22,6 +23,8 @@ def mention(category: str, certainty: str = "present", section: str = "findings"
         "section": section,
         "sites": [],
         "patterns": [],
+        "sentence_id": next(_ids),
+        "evidence": [{"slot": "mention", "start": 0, "end": 5}],
         **slots,
     }
 
@@ -52,10 +55,30 @@ def test_an_unsided_mention_joins_the_sided_one() -> None:
     assert (row["size"], row["sites"]) == ("small", ["pleura"])
 
 
-def test_left_and_right_make_bilateral() -> None:
-    assert list(resolve(mention("atelectasis", laterality="left"), mention("atelectasis", laterality="right"))) == [
-        ("atelectasis", "bilateral")
+def test_left_and_right_are_two_findings_and_both_is_one() -> None:
+    left, right = mention("atelectasis", laterality="left"), mention("atelectasis", laterality="right")
+    assert set(resolve(left, right)) == {("atelectasis", "left"), ("atelectasis", "right")}
+    assert list(resolve(left, mention("atelectasis", laterality="bilateral"))) == [("atelectasis", "bilateral")]
+
+
+def test_regions_keep_findings_apart_and_a_general_mention_joins_one() -> None:
+    base = mention("lung_opacity", laterality="left", sites=["lung_base"])
+    apex = mention("lung_opacity", laterality="left", sites=["lung_apex"])
+    found = resolve_report(
+        [base, apex, mention("lung_opacity", laterality="left", sites=["lower_lobe"], severity="mild")]
+    )
+    assert sorted((row["severity"] or "", sorted(row["sites"])) for row in found) == [
+        ("", ["lung_apex"]),
+        ("mild", ["lower_lobe", "lung_base"]),
     ]
+    assert len(resolve_report([base, apex, mention("lung_opacity")])) == 2
+
+
+def test_one_statement_about_two_places_is_two_findings() -> None:
+    shared = {"sentence_id": 7, "evidence": [{"slot": "mention", "start": 0, "end": 5}]}
+    hilum = mention("calcified_lymph_nodes", laterality="right", sites=["hilum"], **shared)
+    carina = mention("calcified_lymph_nodes", sites=["carina"], **shared)
+    assert len(resolve_report([hilum, carina])) == 2
 
 
 def test_one_side_present_and_the_other_absent_stay_two_findings() -> None:

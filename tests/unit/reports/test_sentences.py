@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfilip.reports.sections import split_sections
-from medfilip.reports.sentences import normal_form, report_sentences, sentence_id, split_sentences
+from medfilip.reports.sentences import normal_form, normal_text, report_sentences, sentence_id, split_sentences
 
 
 def split(text: str) -> list[str]:
@@ -22,6 +22,9 @@ def split(text: str) -> list[str]:
         ("1. Nodule\n2. Effusion", ["1. Nodule", "2. Effusion"]),
         ("Lungs are clear.The heart is big.", ["Lungs are clear.", "The heart is big."]),
         ("No effusion\nor pneumothorax.", ["No effusion\nor pneumothorax."]),
+        ("1. Effusion 2. Edema 3. Nodule", ["1. Effusion", "2. Edema", "3. Nodule"]),
+        ("No pneumothorax. heart size is normal.", ["No pneumothorax.", "heart size is normal."]),
+        ("Atelectasis vs. pneumonia.", ["Atelectasis vs. pneumonia."]),
         ("...", []),
         ("", []),
     ],
@@ -46,6 +49,22 @@ def test_every_normal_character_knows_where_it_came_from(raw: str) -> None:
     for character, offset in zip(normal, offsets, strict=True):
         origin = raw[offset]
         assert (character == " " and origin.isspace()) or character in (origin, origin.lower())
+
+
+@given(st.text(max_size=80) | st.text(alphabet="aZ .,1)(-\n*", max_size=30))
+def test_the_fast_way_gives_the_same_normal_form(raw: str) -> None:
+    assert normal_text(raw) == normal_form(raw)[0]
+
+
+def test_a_heading_with_a_side_holds_until_the_next_one() -> None:
+    text = "FINDINGS: LEFT LUNG: Clear. No effusion. HEART: Big. It is bigger."
+    sentences = report_sentences(text, split_sections(text))
+    assert [(s.text, s.context) for s in sentences] == [
+        ("left lung: clear", None),
+        ("no effusion", "left lung:"),
+        ("heart: big", None),
+        ("it is bigger", "heart: big"),
+    ]
 
 
 def test_equal_sentences_share_an_id_and_keep_their_own_spans() -> None:

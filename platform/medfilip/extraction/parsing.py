@@ -1,0 +1,211 @@
+"""A sentence as the rules see it: items (what each known term does) and clauses.
+
+Positions are token numbers; spans are half open. A term may stand in several readings: "increased" is a state of
+vessels and a change over time. Items are plain tuples and kinds plain integers, since every sentence of a corpus
+passes here: an attribute or an enumeration costs more than the rule that looks at it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from medfilip.extraction.lexicon_data import Kind, Node
+
+Item: TypeAlias = tuple[int, Any, int, int]
+"""(kind, value, start, end)."""
+
+CATEGORY = int(Kind.CATEGORY)
+BEARER = int(Kind.BEARER)
+STATE = int(Kind.STATE)
+SITE = int(Kind.SITE)
+SIDE = int(Kind.SIDE)
+SEVERITY = int(Kind.SEVERITY)
+SIZE = int(Kind.SIZE)
+PATTERN = int(Kind.PATTERN)
+CHANGE = int(Kind.CHANGE)
+CHRONICITY = int(Kind.CHRONICITY)
+COUNT = int(Kind.COUNT)
+POSITION = int(Kind.POSITION)
+NEGATION = int(Kind.NEGATION)
+NEGATION_AFTER = int(Kind.NEGATION_AFTER)
+HEDGE = int(Kind.HEDGE)
+HEDGE_AFTER = int(Kind.HEDGE_AFTER)
+CONDITION = int(Kind.CONDITION)
+TERMINATOR = int(Kind.TERMINATOR)
+EXPLANATION = int(Kind.EXPLANATION)
+PREPOSITION = int(Kind.PREPOSITION)
+VERB = int(Kind.VERB)
+AND = int(Kind.AND)
+OR = int(Kind.OR)
+COMMA = int(Kind.COMMA)
+DETERMINER = int(Kind.DETERMINER)
+FILLER = int(Kind.FILLER)
+ABNORMAL = int(Kind.ABNORMAL)
+MASK = int(Kind.MASK)
+ELSEWHERE = int(Kind.ELSEWHERE)
+
+QUALIFIERS = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT))
+CONJUNCTIONS = frozenset((AND, OR, COMMA))
+NOUNS = frozenset((CATEGORY, BEARER, SITE))
+
+_MATTER = frozenset((CATEGORY, BEARER, SITE, STATE))
+_PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK, ELSEWHERE))
+_THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
+_WELL = frozenset(("normal", "clear"))
+
+
+def bits(*kinds: int) -> int:
+    """Return a bit set of kinds, to be tested against `Sentence.kinds`."""
+    return sum(1 << kind for kind in kinds)
+
+
+_PARTING = bits(TERMINATOR, AND, COMMA, DETERMINER)
+
+
+class Sentence:
+    """Words, items and clauses of a sentence.
+
+    Attributes
+    ----------
+    words
+        Its tokens in normal form.
+    folded
+        Its tokens as the lexicon knows them, ``""`` where it does not.
+    items
+        Its terms in the order of the text.
+    kinds
+        Bit set of the kinds that occur.
+    starts
+        First token of each clause: the parts that a cue or a qualifier does not reach across.
+    """
+
+    __slots__ = ("folded", "items", "kinds", "starts", "words")
+
+    def __init__(self, words: Sequence[str], folded: Sequence[str], root: dict[str, Node]) -> None:
+        self.words = words
+        self.folded = folded
+        self.items, self.kinds = read_items(folded, root)
+        self.starts = [0]
+        if self.kinds & _PARTING:
+            if self.kinds >> TERMINATOR & 1:
+                _read_heading(self.items)
+            self._part()
+
+    def _part(self) -> None:
+        items, starts = self.items, self.starts
+        for number, item in enumerate(items):
+            kind = item[0]
+            if (
+                (kind == TERMINATOR and not (item[1] in _THERE and _is_fronted(items, number)))
+                or ((kind in (AND, COMMA)) and _begins_statement(items, number))
+                or (kind == DETERMINER and item[1] == "the" and _runs_on(items, number))
+            ):
+                starts.append(item[2])
+        starts.sort()
+
+    def clause(self, token: int) -> int:
+        """Return the number of the clause a token stands in."""
+        return bisect_right(self.starts, token) - 1
+
+    def span(self, token: int) -> tuple[int, int]:
+        """Return the half-open span of the clause a token stands in."""
+        starts = self.starts
+        if len(starts) == 1:
+            return 0, len(self.words)
+        number = bisect_right(starts, token)
+        return starts[number - 1], starts[number] if number < len(starts) else len(self.words)
+
+
+def read_items(words: Sequence[str], root: dict[str, Node]) -> tuple[list[Item], int]:
+    """Find the longest term at each word, left to right; return the items and the bit set of their kinds."""
+    items: list[Item] = []
+    kinds = 0
+    skip = 0
+    count = len(words)
+    for at, node in enumerate(map(root.get, words)):
+        if node is None or at < skip:
+            continue
+        best: Node | None = node if node[0] else None
+        after = ahead = at + 1
+        children = node[1]
+        while children and ahead < count:
+            further = children.get(words[ahead])
+            if further is None:
+                break
+            ahead += 1
+            children = further[1]
+            if further[0]:
+                best, after = further, ahead
+        if best is None:
+            continue
+        kinds |= best[2]
+        for kind, value in best[0]:
+            items.append((kind, value, at, after))
+        skip = after
+    return items, kinds
+
+
+def _read_heading(items: list[Item]) -> None:
+    """Read the colon behind an anatomical heading as "is": "heart: normal in size"."""
+    for number, item in enumerate(items):
+        kind = item[0]
+        if kind == TERMINATOR:
+            if item[1] == ":" and number:
+                items[number] = (VERB, ":", item[2], item[3])
+            return
+        if kind not in _PLACE_WORDS:
+            return
+
+
+def _is_fronted(items: Sequence[Item], number: int) -> bool:
+    """Whether only a place stands before "there is": "in the left upper lobe, there is a nodule"."""
+    start = items[number][2]
+    earlier = [item for item in items[:number] if item[3] <= start]
+    return bool(earlier) and all(item[0] in _PLACE_WORDS for item in earlier)
+
+
+def _begins_statement(items: Sequence[Item], number: int) -> bool:
+    """Whether a comma or "and" is followed by a statement of its own: a noun and its verb, or a new denial.
+
+    "…is normal, and the lungs are clear" begins one; "heart, mediastinum and hila are normal" does not.
+    """
+    if number + 1 >= len(items) or not any(item[0] in _MATTER for item in items[:number]):
+        return False
+    follower = items[number + 1]
+    if follower[0] == NEGATION and follower[1] not in ("nor", "neither"):
+        return True
+    if not _states(items, number):
+        return False
+    for kind, value, _, _ in reversed(items[:number]):
+        if kind in (VERB, NEGATION) or (kind == STATE and value in _WELL):
+            return True
+        if kind == TERMINATOR:
+            break
+    return False
+
+
+def _states(items: Sequence[Item], number: int) -> bool:
+    """Whether a noun and its verb follow a conjunction before the next one."""
+    end = items[number][3]
+    nouns = False
+    for kind, value, start, _ in items[number + 1 :]:
+        if kind == VERB or (kind == STATE and nouns and value in _WELL):
+            return nouns
+        if kind in (OR, TERMINATOR) or (kind in (AND, COMMA) and start > end):
+            return False
+        if kind == PREPOSITION and not nouns:
+            return False
+        nouns = nouns or kind in NOUNS
+    return False
+
+
+def _runs_on(items: Sequence[Item], number: int) -> bool:
+    """Whether a new sentence begins at an article although no mark ends the one before: "…effusion the lungs are…"."""
+    if not number or items[number - 1][3] != items[number][2] or items[number - 1][0] not in (CATEGORY, SITE):
+        return False
+    if not any(item[0] in (VERB, NEGATION) for item in items[:number]):
+        return False
+    after = items[number + 1 : number + 5]
+    return bool(after) and after[0][0] in (BEARER, SITE) and any(item[0] == VERB for item in after)

@@ -1,0 +1,207 @@
+"""Where a finding is: sides and sites joined into places, and places given to findings.
+
+A place in front of a noun is the noun's, one behind a preposition belongs to what stands before it together with
+everything coordinated with that ("opacity and atelectasis in the right lower lobe"), and a diagnosis takes over the
+place of the observation it explains ("opacity in the left base, likely atelectasis").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medfilip.extraction.attachment import (
+    BACKWARD_REACH,
+    coordinated_after,
+    coordinated_before,
+    is_premodifier,
+    joined,
+)
+from medfilip.extraction.mention import Mention, Place
+from medfilip.extraction.parsing import (
+    AND,
+    BEARER,
+    CATEGORY,
+    COMMA,
+    DETERMINER,
+    EXPLANATION,
+    FILLER,
+    HEDGE,
+    NEGATION,
+    OR,
+    PREPOSITION,
+    SIDE,
+    SITE,
+    STATE,
+    TERMINATOR,
+    VERB,
+    Item,
+    Sentence,
+    bits,
+)
+from medfilip.extraction.words import is_plural
+
+_PLACES = bits(SIDE, SITE)
+_PLACE_GAP = 3
+_WITHIN_PLACE = frozenset((FILLER, DETERMINER, PREPOSITION, BEARER, AND, OR))
+_GOES_ON = frozenset((BEARER, SITE, CATEGORY, STATE, VERB))
+_TIES = frozenset((HEDGE, EXPLANATION))
+_EQUATIONS = frozenset(("represents", "represent", "reflects", "reflect", "suggests"))
+_PLACEHOLDER = re.compile(r"x{3,}|_+")
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRules:
+    """Which sites come in pairs, which are landmarks, and which findings take over no place."""
+
+    landmarks: frozenset[str]
+    paired_sites: frozenset[str]
+    unplaced: frozenset[str]
+
+
+def attach_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRules) -> None:
+    """Give every place of a sentence to the findings that are there, in place."""
+    if not sentence.kinds & _PLACES:
+        return
+    for place in find_places(sentence, mentions, rules.paired_sites):
+        targets = _targets(place, sentence, mentions)
+        closest = targets[0] if len(targets) == 1 else min(targets, key=_distance_from(place), default=None)
+        for mention in targets:
+            if mention is not closest and mention.category in rules.unplaced:
+                continue
+            if mention.places and place.sites and rules.landmarks.issuperset(place.sites):
+                continue
+            mention.places.append(place)
+            mention.evidence += place.spans
+    if len(mentions) > 1:
+        _inherit_places(sentence, mentions, rules.unplaced)
+
+
+def _distance_from(place: Place) -> Callable[[Mention], int]:
+    def distance(mention: Mention) -> int:
+        return abs(mention.start - place.start)
+
+    return distance
+
+
+def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: frozenset[str]) -> list[Place]:
+    """Join sides and sites that stand together into places; the plural of a paired site means both sides."""
+    places: list[Place] = []
+    current: Place | None = None
+    for item in sentence.items:
+        kind, value, start, end = item
+        if kind in (SIDE, SITE):
+            if current is None or not _continues(current, item, sentence, mentions):
+                beside = current is not None and start - current.end <= _PLACE_GAP
+                current = Place(start, end, joined=beside)
+                places.append(current)
+            if kind == SIDE:
+                current.sides.append(value)
+                current.spans.append(("laterality", start, end))
+            else:
+                current.sites.append(value)
+                current.spans.append(("site", start, end))
+                if value in paired_sites and is_plural(sentence.words[end - 1]):
+                    current.plural = True
+            current.end = max(current.end, end)
+        elif current is not None and start >= current.end and kind not in _WITHIN_PLACE:
+            current = None
+    for place in places:
+        if place.plural and not place.sides:
+            place.sides.append("bilateral")
+    return places
+
+
+def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
+    """Whether a side or site belongs to the place before it: a second side begins a place of its own."""
+    kind, _, start, _ = item
+    last = place.end - 1
+    if start <= last:
+        return True
+    if start - place.end > _PLACE_GAP or (kind == SIDE and place.sides):
+        return False
+    # What stands inside a finding's own words is not of one place with what stands outside.
+    if any((m.start <= last < m.end) != (m.start <= start < m.end) for m in mentions):
+        return False
+    return not _leads_on(place, item, sentence, mentions)
+
+
+def _leads_on(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
+    """Whether "and" goes on to the next finding's own place: "atelectasis in the right base and lingular scarring"."""
+    if not any(i[0] == AND and place.end <= i[2] and i[3] <= item[2] for i in sentence.items):
+        return False
+    behind = any(m.end <= place.start for m in mentions)
+    return behind and any(0 <= m.start - item[3] <= 2 for m in mentions)
+
+
+def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> Sequence[Mention]:
+    start, end = place.start, place.end
+    for mention in mentions:
+        if start < mention.end and mention.start < end:
+            return (mention,)
+    items = sentence.items
+    begin, stop = sentence.span(start)
+    after = [m for m in mentions if end <= m.start < stop]
+    if after and is_premodifier(end, after[0], items):
+        return coordinated_after(after, items)
+    before = [m for m in mentions if begin <= m.start and m.end <= start]
+    if before:
+        nearest = before[-1].end
+        if start - nearest <= BACKWARD_REACH and _is_located(nearest, place, items):
+            return coordinated_before(before, items)
+    if after and after[0].start - end <= BACKWARD_REACH:
+        return coordinated_after(after, items)
+    return ()
+
+
+def _is_located(end: int, place: Place, items: Sequence[Item]) -> bool:
+    """Whether a place behind a finding is the finding's: a preposition leads to it, or nothing parts the two."""
+    for kind, _, start, stop in reversed(items):
+        if start < end or stop > place.start:
+            continue
+        if kind == PREPOSITION:
+            return True
+        if kind in (COMMA, AND):
+            # "…enlarged, stable mediastinal contours" goes on with something else; "consolidation, left base" does not.
+            later = [i[0] for i in items if i[2] >= place.end]
+            return bool(place.sides) and not place.plural and not _GOES_ON.intersection(later[:3])
+    return True
+
+
+def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: frozenset[str]) -> None:
+    """Give a diagnosis the place of the observation it explains."""
+    previous = mentions[0]
+    for mention in mentions[1:]:
+        if (
+            not mention.places
+            and previous.places
+            and mention.category not in unplaced
+            and (
+                _explains(previous, mention, sentence)
+                or (previous.inherited and joined(previous, mention, sentence.items))
+            )
+        ):
+            mention.places = list(previous.places)
+            mention.inherited = True
+            mention.evidence += [span for span in previous.evidence if span[0] in ("laterality", "site")]
+        previous = mention
+
+
+def _shares(previous: Mention, mention: Mention, sentence: Sentence) -> bool:
+    """Whether a diagnosis stands in one list with another that has taken over a place."""
+    return previous.inherited and joined(previous, mention, sentence.items)
+
+
+def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> bool:
+    """Whether a hedge, an explaining word, or a word that was removed from the text, ties two findings."""
+    first, last = observation.end, diagnosis.start
+    between = [i for i in sentence.items if first <= i[2] and i[3] <= last]
+    if any(item[0] in (TERMINATOR, NEGATION) for item in between):
+        return False
+    if any(item[0] in _TIES or item[1] in _EQUATIONS for item in between):
+        return True
+    if diagnosis.hedge is not None and between and all(item[0] == COMMA for item in between):
+        return True  # "opacity in the left base, atelectasis versus infiltrate"
+    removed = any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[first:last])
+    return removed and not any(item[0] == AND for item in between)
