@@ -84,6 +84,12 @@ def lexicon_engine() -> LexiconEngine:
     return LexiconEngine()
 
 
+@lru_cache(maxsize=1)
+def reply_reader() -> ReplyReader:
+    """Return the reader of models' replies of this process."""
+    return ReplyReader(load_ontology())
+
+
 def lexicon_extractor() -> Extractor:
     """Return the rule engine."""
     return Extractor("lexicon", lexicon_engine().fingerprint, _lexicon_plan, cluster_cores)
@@ -125,7 +131,7 @@ def openai_extractor(settings: OpenaiSettings, *, allow_remote: bool) -> Extract
             fix="Give openai.base_url=https://HOST/v1 and openai.model=NAME.",
         )
     endpoint = ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries)
-    decided = chat_fingerprint(endpoint, load_prompt(), load_ontology(), settings.max_output_tokens)
+    decided = chat_fingerprint(endpoint, load_prompt(), reply_reader(), settings.max_output_tokens)
     return Extractor("openai", decided, partial(_openai_plan, settings=settings), lambda: settings.concurrency)
 
 
@@ -140,7 +146,7 @@ def ask_endpoint(sentences: pa.Table, *, settings: OpenaiSettings, options: Plan
     engine = ChatEngine(
         ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries),
         load_prompt(),
-        ReplyReader(load_ontology()),
+        reply_reader(),
         api_key=read_secret(API_KEY_SECRET),
         concurrency=settings.concurrency,
         max_tokens=settings.max_output_tokens * options.budget_factor,

@@ -14,11 +14,9 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
 from medfilip.extraction.engine import SentenceResult, results_table
 from medfilip.extraction.prompt import load_prompt, messages
-from medfilip.extraction.reply import READER_VERSION, ReplyReader
 from medfilip.extraction.reply_format import reply_grammar
 from medfilip.extraction.tiny_llm import is_untrained
-from medfilip.findings.ontology import load_ontology
-from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, timed_table
+from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, reply_reader, timed_table
 from pipelines.forecast import PROBE_ROWS
 from pipelines.llm_settings import VllmSettings
 
@@ -38,12 +36,11 @@ def vllm_fingerprint(settings: VllmSettings) -> str:
         [
             "vllm",
             ENGINE_VERSION,
-            READER_VERSION,
             load_prompt().fingerprint,
             _model_fingerprint(settings.model),
             adapter,
             settings.semantic() | {"model": "", "lora": ""},
-            load_ontology().fingerprint,
+            reply_reader().fingerprint,
         ]
     )
 
@@ -197,11 +194,6 @@ def _keep_reply(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def _reader() -> ReplyReader:
-    return ReplyReader(load_ontology())
-
-
 def _read_replies(rows: pa.Table, *, budget: int, untrained: bool, timed: bool) -> pa.Table:
     """Ground replies; a row the engine was not given or failed on bypasses `_keep_reply` and has no ``reply``."""
     records = rows.to_pylist()
@@ -221,7 +213,7 @@ def _read_reply(row: dict[str, Any], budget: int, *, untrained: bool) -> Sentenc
     if untrained:
         # A model with random weights proves the path; what it writes is never a finding.
         return SentenceResult([], status=ErrorCode.ENGINE_UNTRAINED, raw_reply=row["reply"], **counted)
-    return _reader().read(row["reply"], row["text"], truncated=row["output_tokens"] >= budget, **counted)
+    return reply_reader().read(row["reply"], row["text"], truncated=row["output_tokens"] >= budget, **counted)
 
 
 def _model_fingerprint(model: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import uuid
+import zlib
 from typing import Any
 
 from ray.llm._internal.batch.stages.base import StatefulStageUDF
 
 from pipelines.vllm_actor import JournaledEngine
 
-POISON = "pneumothorax"
+
+def is_poison(text: str) -> bool:
+    """Whether the engine dies of a sentence: about one in fifty."""
+    return zlib.crc32(text.encode()) % 50 == 0
 
 
 class DyingEngine(JournaledEngine):
@@ -20,9 +24,10 @@ class DyingEngine(JournaledEngine):
         StatefulStageUDF.__init__(self, kwargs["data_column"], kwargs["expected_input_keys"])
         self._open_journal(journal, session)
         self.should_continue_on_error = True
+        self.engine_kwargs = {"disable_log_stats": True}
 
     async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: uuid.UUID) -> dict[str, Any]:
-        if POISON in row["text"]:
+        if is_poison(row["text"]):
             os._exit(1)
         return {
             self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN],

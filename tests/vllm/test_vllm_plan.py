@@ -59,7 +59,7 @@ def test_a_sentence_that_kills_engines_is_found_and_left_out(
 ) -> None:
     pytest.importorskip("vllm")
     from pipelines import vllm_actor
-    from tests.support.dying_engine import POISON, DyingEngine
+    from tests.support.dying_engine import DyingEngine, is_poison
 
     monkeypatch.setattr(vllm_actor, "JournaledEngine", DyingEngine)
     model = make_tiny_llm(tmp_path / "llm")
@@ -67,7 +67,9 @@ def test_a_sentence_that_kills_engines_is_found_and_left_out(
     outcome = run_job("extract", *settings, "vllm.batch_size=16", "vllm.max_restarts=50")
     sentences = read_dataset(Ran.of(outcome).location, outcome.manifest, "sentences")
     deadly = {
-        str(row["sentence_id"]) for row in sentences.select(["sentence_id", "text"]).to_pylist() if POISON in row["text"]
+        str(row["sentence_id"])
+        for row in sentences.select(["sentence_id", "text"]).to_pylist()
+        if is_poison(row["text"])
     }
     rejected = read_dataset(Ran.of(outcome).location, outcome.manifest, "rejected").to_pylist()
     quarantined = {row["id"] for row in rejected if row["code"] == ErrorCode.ENGINE_QUARANTINED}

@@ -11,16 +11,15 @@ from medfilip.core.fingerprint import fingerprint
 from medfilip.extraction.chat_client import ChatClient, ChatEndpoint
 from medfilip.extraction.engine import SentenceResult
 from medfilip.extraction.prompt import PromptTemplate
-from medfilip.extraction.reply import READER_VERSION, ReplyReader
-from medfilip.findings.ontology import Ontology
+from medfilip.extraction.reply import ReplyReader
 
 ENGINE_VERSION = "1"
 
 
-def chat_fingerprint(endpoint: ChatEndpoint, template: PromptTemplate, ontology: Ontology, max_tokens: int) -> str:
+def chat_fingerprint(endpoint: ChatEndpoint, template: PromptTemplate, reader: ReplyReader, max_tokens: int) -> str:
     """Return the fingerprint of all we know of what decides a reply; the weights behind a name are the server's."""
-    decided = [endpoint.base_url, endpoint.model, template.fingerprint, ontology.fingerprint, max_tokens]
-    return fingerprint(["openai", ENGINE_VERSION, READER_VERSION, *decided])
+    decided = [endpoint.base_url, endpoint.model, template.fingerprint, reader.fingerprint, max_tokens]
+    return fingerprint(["openai", ENGINE_VERSION, *decided])
 
 
 class ChatEngine:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from medfilip.extraction.lexicon_data import load_lexicon_data
 from medfilip.findings.ontology import Ontology
 
 _TOKEN = re.compile(r"[^\W_]+")
@@ -56,6 +57,9 @@ class Names:
         self._severities = _index(ontology.severities.items())
         self._sizes = _index(ontology.sizes.items())
         self._patterns = _index((value, (*terms, value)) for value, terms in ontology.patterns.items())
+        positions = load_lexicon_data().positions
+        self._positions = _index(positions.items())
+        self.position_terms: Mapping[str, tuple[str, ...]] = positions
         self.site_terms: Mapping[str, tuple[str, ...]] = {s.id: s.synonyms for s in ontology.sites.values()}
 
     def category(self, words: str) -> str | None:
@@ -77,6 +81,10 @@ class Names:
     def pattern(self, words: str) -> str | None:
         """Return the pattern that goes by this name."""
         return self._patterns.get(fold(words))
+
+    def position(self, words: str) -> str | None:
+        """Return the place of a device's tip that goes by this name."""
+        return self._positions.get(fold(words))
 
     def misspelt(self, words: str) -> str | None:
         """Return the category whose name differs from these words by a slip of the pen."""

@@ -9,12 +9,13 @@ slot that the sentence does not carry.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from medfilip.core.errors import ErrorCode
+from medfilip.core.fingerprint import fingerprint
 from medfilip.extraction.engine import FindingRow, SentenceResult
 from medfilip.extraction.grounding import (
     CUES,
@@ -42,6 +43,7 @@ from medfilip.findings.finding import Alignment, Certainty, Laterality
 from medfilip.findings.ontology import Ontology
 
 READER_VERSION = "2"
+MALPOSITIONED = "malpositioned"
 MAX_REPLY_CHARACTERS = 20_000
 
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
@@ -64,6 +66,12 @@ class ReplyReader:
 
     def __init__(self, ontology: Ontology) -> None:
         self._names = Names(ontology)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that decides what a reply becomes."""
+        names = self._names
+        return fingerprint([READER_VERSION, names.ontology.fingerprint, dict(names.position_terms)])
 
     def read(
         self,
@@ -266,8 +274,9 @@ class _Grounding:
         if span is None:
             self._note("position_not_in_sentence")
             return None
-        wrong = find_cue(words, Span(0, 0), "malpositioned")
-        value = "malpositioned" if wrong else self._site_within(words)
+        wrong = find_cue(words, Span(0, 0), MALPOSITIONED)
+        names = self._names
+        value = MALPOSITIONED if wrong else _held(words, names.position(words), names.position_terms)
         if value is None:
             self._note("position_unknown")
             return None
@@ -275,12 +284,15 @@ class _Grounding:
         return value
 
     def _site_within(self, words: str) -> str | None:
-        """Return the site that words name whole, else the one whose longest name they hold."""
-        named = self._names.site(words)
-        if named:
-            return named
-        held = [(len(t), site) for site, ts in self._names.site_terms.items() for t in ts if occurrences(t, words)]
-        return max(held)[1] if held else None
+        return _held(words, self._names.site(words), self._names.site_terms)
+
+
+def _held(words: str, named: str | None, terms: Mapping[str, Sequence[str]]) -> str | None:
+    """Return what words name whole, else the value whose longest name they hold."""
+    if named:
+        return named
+    held = [(len(term), value) for value, names in terms.items() for term in names if occurrences(term, words)]
+    return max(held)[1] if held else None
 
 
 def merge_duplicates(rows: list[FindingRow]) -> list[FindingRow]:

@@ -109,7 +109,10 @@ def test_mentions_point_at_the_reports_own_characters() -> None:
             occurrences.append({"report_id": f"r{number}", **{slot: getattr(s, slot) for slot in slots}})
             lookup[s.sentence_id] = (s.text, engine.extract(s.text).findings)
     held = pa.Table.from_pylist(
-        [{"sentence_id": i, "text": lookup[i][0], "engine": "lexicon", "findings": lookup[i][1]} for i in sorted(lookup)],
+        [
+            {"sentence_id": i, "text": lookup[i][0], "engine": "lexicon", "findings": lookup[i][1]}
+            for i in sorted(lookup)
+        ],
         schema=LOOKUP,
     )
     reports = pa.table({"report_id": ["r0", "r1"], "study_id": ["s0", "s1"], "text": texts})
