@@ -162,6 +162,12 @@ class EngineRun:
                 rows = min(rows_per_block, max(_MIN_ROWS, -(-pending // _MIN_BLOCKS)))
                 dataset = plan(dataset.repartition(target_num_rows_per_block=rows))
                 dataset.write_parquet(target.path, filesystem=target.filesystem)
+        except ray.exceptions.ActorDiedError as error:
+            raise MedfilipError(
+                ErrorCode.ENGINE_FAILED,
+                f"The engine '{self.name}' died more often than 'vllm.max_restarts' allows.",
+                fix="Check the memory of its GPU or node and start the job again: it resumes, and remembers what it died of.",
+            ) from error
         except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
             raise task_error(error) from error
 

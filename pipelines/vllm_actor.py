@@ -49,11 +49,12 @@ class JournaledEngine(vLLMEngineStageUDF):  # type: ignore[misc]
 
     async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         """Run a batch: suspects one by one with the engine to themselves, all others together."""
-        quarantined = [row for row in batch if self._journal.is_quarantined(row["sentence_id"])]
-        suspects = [row for row in batch if self._journal.is_suspect(row["sentence_id"]) and row not in quarantined]
-        others = [row for row in batch if row not in quarantined and row not in suspects]
-        for row in quarantined:
-            yield _not_run(row[self.IDX_IN_BATCH_COLUMN])
+        suspects, others = [], []
+        for row in batch:
+            if self._journal.is_quarantined(row["sentence_id"]):
+                yield _not_run(row[self.IDX_IN_BATCH_COLUMN])
+            else:
+                (suspects if self._journal.is_suspect(row["sentence_id"]) else others).append(row)
         if others:
             async with self._idle:
                 await self._idle.wait_for(lambda: self._running >= 0)

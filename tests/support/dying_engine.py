@@ -13,8 +13,8 @@ from pipelines.vllm_actor import JournaledEngine
 
 
 def is_poison(text: str) -> bool:
-    """Whether the engine dies of a sentence: about one in fifty."""
-    return zlib.crc32(text.encode()) % 50 == 0
+    """Whether the engine dies of a sentence: about one in twenty."""
+    return zlib.crc32(text.encode()) % 20 == 3
 
 
 class DyingEngine(JournaledEngine):
