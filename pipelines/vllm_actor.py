@@ -49,7 +49,8 @@ class JournaledEngine(vLLMEngineStageUDF):  # type: ignore[misc]
 
     async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         """Run a batch: suspects one by one with the engine to themselves, all others together."""
-        suspects, others = [], []
+        suspects: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for row in batch:
             if self._journal.is_quarantined(row["sentence_id"]):
                 yield _not_run(row[self.IDX_IN_BATCH_COLUMN])
