@@ -166,7 +166,7 @@ class EngineRun:
             raise MedfilipError(
                 ErrorCode.ENGINE_FAILED,
                 f"The engine '{self.name}' died more often than 'vllm.max_restarts' allows.",
-                fix="Check memory and GPU, then start the job again: it resumes, and remembers what the engine died of.",
+                fix="Check memory and GPU, then start the job again: it resumes, and remembers what it died of.",
             ) from error
         except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
             raise task_error(error) from error

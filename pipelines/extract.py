@@ -61,7 +61,9 @@ class ExtractSettings(JobSettings):
     vllm: VllmSettings = Field(VllmSettings(), description="the vLLM engine")
     openai: OpenaiSettings = Field(OpenaiSettings(), description="the endpoint of the openai engine")
     auto: AutoSettings = Field(AutoSettings(), description="the auto engine")
-    rows_per_block: int = operational(2000, ge=1, description="sentences in a block: the grain of resuming")
+    rows_per_block: int = operational(
+        0, ge=0, description="sentences in a block, the grain of resuming; 0: 20000 for rules, 2000 for a model"
+    )
     allow_remote: bool = operational(False, description="may sentences be sent to openai.base_url? (--allow-remote)")
     estimate: bool = operational(False, description="say what the job would take, and stop (--estimate)")
     retry_rejected: bool = operational(
@@ -119,6 +121,8 @@ def _spec(settings: ExtractSettings, reports: Manifest, extractors: list[Extract
     return job_spec("extract", config, inputs={"reports": reports.fingerprint}, versions=versions)
 
 
+# A second or two of rules, a few minutes of a model: less would be spent on writing files, more lost in a crash.
+_RULE_ROWS, _MODEL_ROWS = 20_000, 2_000
 _IN_FINGERPRINTS = ("reports", "vllm", "openai", "auto")
 
 
@@ -206,7 +210,8 @@ class _ExtractJob:
         def plan(dataset: Dataset) -> Dataset:
             return extractor.plan(dataset, options)
 
-        spent = run.execute(plan, rows_per_block=self.settings.rows_per_block, progress=ProgressPrinter().stage)
+        rows = self.settings.rows_per_block or (_RULE_ROWS if extractor.name == "lexicon" else _MODEL_ROWS)
+        spent = run.execute(plan, rows_per_block=rows, progress=ProgressPrinter().stage)
         counts = Counter(
             {
                 f"{prefix}sentences_from_cache": told.known,

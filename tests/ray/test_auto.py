@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -157,3 +159,48 @@ def test_an_endpoint_that_refuses_the_key_stops_the_job_with_its_code(ingested: 
         run_job("extract", *settings(ingested, tmp_path, server, "engine=openai"))
     assert caught.value.code is ErrorCode.UNAUTHENTICATED and asked.is_set()
     assert "ray::" not in str(caught.value)
+
+
+DOUBTFUL = "opacity at the left base, atelectasis versus pneumonia"
+UNANSWERED = "nodule versus granuloma in the right apex"
+
+
+@pytest.fixture
+def doubted(ray_cluster: None, tmp_path: Path) -> Ran:
+    """Ingest three reports, two of them with a sentence that the rules cannot settle."""
+    texts = [
+        f"FINDINGS: {DOUBTFUL}. No effusion.",
+        f"FINDINGS: {UNANSWERED}.",
+        "FINDINGS: No effusion. Small pneumothorax.",
+    ]
+    rows = [{"report_id": f"r{n}", "study_id": f"s{n}", "patient_id": f"p{n}", "text": t} for n, t in enumerate(texts)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "reports.parquet")
+    settings = (f"reports={tmp_path}/reports.parquet", f"root={tmp_path}/ingest", "keep_report_ids=true")
+    return Ran.of(run_job("ingest", *settings))
+
+
+def test_what_rules_doubt_the_model_decides_if_it_can(doubted: Ran, tmp_path: Path) -> None:
+    assert RULES.extract(DOUBTFUL).doubts and RULES.extract(UNANSWERED).doubts
+
+    def answer(sentence: str, _: dict[str, Any]) -> Answer:
+        if sentence == UNANSWERED:
+            return Answer(status=500)
+        return Answer('{"f":[["pneumonia","maybe","versus","left","base"]]}')
+
+    with chat_server(answer) as server:
+        auto = ("engine=auto", "auto.model=openai", "auto.audit_share=0")
+        outcome = run_job("extract", *settings(doubted, tmp_path, server, *auto))
+        assert sorted(server.sentences()) == sorted([DOUBTFUL, UNANSWERED])
+    manifest, run = outcome.manifest, Ran.of(outcome).location
+    mentions = read_dataset(run, manifest, "mentions").to_pylist()
+    engines = {
+        report: {m["engine"] for m in mentions if m["report_id"].endswith(report)} for report in ("r0", "r1", "r2")
+    }
+    assert engines == {"r0": {"openai", "lexicon"}, "r1": {"lexicon"}, "r2": {"lexicon"}}
+    (decided,) = [m for m in mentions if m["engine"] == "openai"]
+    assert (decided["category"], decided["certainty"], decided["laterality"]) == ("pneumonia", "uncertain", "left")
+    (queued,) = read_dataset(run, manifest, "review_queue").to_pylist()
+    assert (queued["reason"], "category" in queued["kinds"], queued["engine"]) == ("doubt", True, "openai")
+    (refused,) = read_dataset(run, manifest, "rejected").to_pylist()
+    assert (refused["stage"], refused["code"]) == ("openai", ErrorCode.ENGINE_FAILED)
+    assert manifest.metrics["share_doubtful"] == 0.5 and manifest.counts["model_answers_used"] == 1
