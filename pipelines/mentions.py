@@ -6,6 +6,7 @@ A worker holds one report shard, its occurrences, and of the findings those of t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from medfilip.storage.manifest import Manifest, Shard
 from medfilip.storage.schemas import EVIDENCE, MENTIONS, OCCURRENCES, REPORTS, RESOLVED_FINDINGS
 from medfilip.storage.shards import decode_shard, read_shard, write_shard
 from pipelines.runtime import Progress, map_parts
-from pipelines.sentences import NumberedShard, numbered_shards
+from pipelines.sentences import REPORTS_AT_ONCE, NumberedShard, numbered_shards
 from pipelines.settle import look_up
 
 Positions = npt.NDArray[np.int64]
@@ -55,27 +56,37 @@ def _mentions_of_shard(
     file = run / f"occurrences/{name}"
     occurrences = decode_shard(file.read_bytes(), file, OCCURRENCES)
     lookup = look_up(staging, np.unique(occurrences["sentence_id"].to_numpy()), buckets)
-    mentions = mentions_of(occurrences, lookup, reports)
-    resolved, with_findings = _resolve(mentions)
-    return {
-        MENTIONS.name: write_shard(run, f"mentions/{name}", MENTIONS, mentions).model_dump(),
-        RESOLVED_FINDINGS.name: write_shard(
-            run, f"resolved_findings/{name}", RESOLVED_FINDINGS, RESOLVED_FINDINGS.from_rows(resolved)
-        ).model_dump(),
-        "counts": {
-            "reports": reports.num_rows,
-            "reports_with_findings": with_findings,
-            "conflicts": sum(finding["conflict"] for finding in resolved),
-        },
+    mentions, resolved, with_findings = [MENTIONS.empty()], [RESOLVED_FINDINGS.empty()], 0
+    for part, stands in _slices(reports, occurrences):
+        mentions.append(mentions_of(stands, lookup, part))
+        findings, held = _resolve(mentions[-1])
+        resolved.append(findings)
+        with_findings += held
+    tables = {MENTIONS: pa.concat_tables(mentions), RESOLVED_FINDINGS: pa.concat_tables(resolved)}
+    shards = {
+        schema.name: write_shard(run, f"{schema.name}/{name}", schema, table).model_dump()
+        for schema, table in tables.items()
     }
+    conflicts = int(pc.sum(tables[RESOLVED_FINDINGS]["conflict"]).as_py() or 0)
+    counts = {"reports": reports.num_rows, "reports_with_findings": with_findings, "conflicts": conflicts}
+    return {**shards, "counts": counts}
 
 
-def _resolve(mentions: pa.Table) -> tuple[list[dict[str, Any]], int]:
-    """Resolve report by report; the mentions of one stand together, in the order of its text."""
+def _slices(reports: pa.Table, occurrences: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield some reports at a time with their occurrences, which stand in the order of the reports."""
+    owner = pc.index_in(occurrences["report_id"], value_set=reports["report_id"].combine_chunks()).to_numpy()
+    for start in range(0, reports.num_rows, REPORTS_AT_ONCE):
+        begin, end = np.searchsorted(owner, [start, start + REPORTS_AT_ONCE])
+        yield reports.slice(start, REPORTS_AT_ONCE), occurrences.slice(begin, end - begin)
+
+
+def _resolve(mentions: pa.Table) -> tuple[pa.Table, int]:
+    """Resolve report by report, and return for how many there was anything to resolve."""
     by_report: dict[str, list[dict[str, Any]]] = {}
     for mention in mentions.to_pylist():
         by_report.setdefault(mention["report_id"], []).append(mention)
-    return [finding for found in by_report.values() for finding in resolve_report(found)], len(by_report)
+    rows = [finding for found in by_report.values() for finding in resolve_report(found)]
+    return RESOLVED_FINDINGS.from_rows(rows), len(by_report)
 
 
 def mentions_of(occurrences: pa.Table, lookup: pa.Table, reports: pa.Table) -> pa.Table:

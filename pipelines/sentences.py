@@ -27,6 +27,8 @@ NumberedShard = tuple[int, Shard]
 Ids = npt.NDArray[np.int64]
 
 REPORTS_PER_BUCKET = 100_000
+REPORTS_AT_ONCE = 5_000
+"""Reports of a shard that a worker holds as Python objects at a time."""
 _LEAST_BUCKETS = 8
 
 
@@ -76,16 +78,9 @@ def _split_shard(
 ) -> dict[str, Any]:
     number, shard = numbered
     reports = read_shard(source, shard, REPORTS, ["report_id", "text", "sections"])
-    columns: dict[str, list[Any]] = {name: [] for name in OCCURRENCES.columns.names}
     words: dict[int, tuple[str, str | None]] = {}
-    for report_id, text, sections in zip(*(reports[name].to_pylist() for name in reports.column_names), strict=True):
-        sentences = report_sentences(text, [Section(**section) for section in sections])
-        for sentence in sentences:
-            words.setdefault(sentence.sentence_id, (sentence.text, sentence.context))
-            for name in ("sentence_id", "section", "start", "end", "position"):
-                columns[name].append(getattr(sentence, name))
-        columns["report_id"] += [report_id] * len(sentences)
-    occurrences = pa.table({field.name: pa.array(columns[field.name], field.type) for field in OCCURRENCES.columns})
+    slices = [reports.slice(start, REPORTS_AT_ONCE) for start in range(0, reports.num_rows, REPORTS_AT_ONCE)]
+    occurrences = pa.concat_tables([OCCURRENCES.empty(), *(_occurrences(part, words) for part in slices)])
     ids, counts = np.unique(occurrences["sentence_id"].to_numpy(), return_counts=True)
     distinct = _sentences(ids, [words[int(sentence)] for sentence in ids], counts)
     cuts = cut_sorted(ids, buckets)
@@ -94,6 +89,20 @@ def _split_shard(
         write_shard(staging / "split", _bucket_path(bucket, number), SENTENCES, part)
     written = write_shard(run, f"occurrences/part-{number:05d}.parquet", OCCURRENCES, occurrences)
     return {"shard": written.model_dump()}
+
+
+def _occurrences(reports: pa.Table, words: dict[int, tuple[str, str | None]]) -> pa.Table:
+    """Return where sentences stand in some reports, and note text and context of those not yet in ``words``."""
+    columns: dict[str, list[Any]] = {name: [] for name in OCCURRENCES.columns.names}
+    for report_id, text, sections in zip(*(reports[name].to_pylist() for name in reports.column_names), strict=True):
+        sentences = report_sentences(text, [Section(**section) for section in sections])
+        for sentence in sentences:
+            words.setdefault(sentence.sentence_id, (sentence.text, sentence.context))
+            for name in ("sentence_id", "section", "start", "end", "position"):
+                columns[name].append(getattr(sentence, name))
+        columns["report_id"] += [report_id] * len(sentences)
+    table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in OCCURRENCES.columns})
+    return OCCURRENCES.conform(table)
 
 
 def _sentences(ids: Ids, words: list[tuple[str, str | None]], counts: npt.NDArray[np.int64]) -> pa.Table:
