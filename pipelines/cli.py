@@ -49,7 +49,11 @@ class JobCommand(TyperCommand):
         from pipelines.console import settings_table
 
         super().format_help(ctx, formatter)
-        Console().print(settings_table(_settings_of(self.name or ""), self.name or ""))
+        name = self.name or ""
+        Console().print(settings_table(_settings_of(name), name))
+        if name == "evaluate":
+            Console().print("\n[bold]evaluate extraction[/]")
+            Console().print(settings_table(_settings_of("evaluate_extraction"), "evaluate_extraction"))
 
 
 def _settings_of(command: str) -> type[Settings]:
@@ -106,7 +110,26 @@ def extract(
 
 
 for _job in JOBS.values():
-    app.command(_job.name, cls=JobCommand)(extract if _job.name == "extract" else _job_command(_job))
+    if not _job.name.startswith("evaluate"):
+        app.command(_job.name, cls=JobCommand)(extract if _job.name == "extract" else _job_command(_job))
+
+
+@app.command(cls=JobCommand)
+def evaluate(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    new_run: NewRun = False,
+    errors: Annotated[bool, typer.Option("--errors", help="With 'extraction': write errors.html too.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure with intervals: 'evaluate KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings."""
+    given = list(overrides or [])
+    of_extraction = given[:1] == ["extraction"]
+    if of_extraction:
+        given = [*given[1:], *(["errors=true"] if errors else [])]
+    name = "evaluate_extraction" if of_extraction else "evaluate"
+    run_job(name, given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 
 @app.command()
@@ -199,8 +222,11 @@ def run_job(
             sys.stdout.write(to_yaml(settings))
             return
         outcome = module.run(settings, new_run=new_run)
-        if outcome is not None:
-            print_outcome(name, outcome)
+        if outcome is None:
+            return
+        print_outcome(name, outcome)
+        if hasattr(module, "show"):
+            module.show(outcome)
 
     guarded(work, debug=debug)
 

@@ -21,7 +21,9 @@ from medfilip.core.ids import pseudonym
 from medfilip.core.secrets import project_key
 from medfilip.core.settings import Settings
 from medfilip.imaging.limits import ImageLimits
-from medfilip.reports.corpora import CorpusKind, CorpusPart, RawReport, plan_corpus, read_part
+from medfilip.reports.columns import Columns
+from medfilip.reports.corpora import CorpusKind, CorpusPart, corpus_fingerprint, plan_corpus
+from medfilip.reports.report import Doubt
 from medfilip.reports.splits import assign_splits
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
@@ -30,7 +32,8 @@ from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ImageFiles, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.row_index import IndexRow, find_duplicates, read_index, write_index
+from pipelines.reports import ingest_reports
+from pipelines.row_index import Decisions, IndexRow, decide_reports, find_duplicates, read_index
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
 
@@ -52,9 +55,16 @@ class SplitShares(Settings):
 class IngestSettings(JobSettings):
     """Settings of ``medfilip ingest``."""
 
-    reports: str | None = Field(None, description="corpus of reports: a .parquet file, or a folder of .parquet or .xml")
+    reports: str | None = Field(
+        None, description="corpus of reports: a table (.parquet, .csv, .tsv, .jsonl, also .gz) or a folder of them, "
+        "the tree of MIMIC-CXR, or a folder of .xml (Open-I) or .txt files",
+    )  # fmt: skip
     images: str | None = Field(None, description="folder of DICOM, PNG and JPEG files, read with all its subfolders")
-    kind: CorpusKind = Field("auto", description="shape of the corpus: auto, table or openi")
+    kind: CorpusKind = Field("auto", description="shape of the corpus: auto, table, mimic, openi or text")
+    columns: Columns = Field(Columns(), description="names of a table's columns; looked for where not given")
+    accept: tuple[Doubt, ...] = Field(
+        (), description="doubts that shall not refuse a report: language_unsupported, not_chest, not_radiograph"
+    )
     keep_report_ids: bool = Field(False, description="keep report ids readable (public, de-identified corpora only)")
     exclude_ids: str | None = Field(None, description="file with one patient, study or report id a line to leave out")
     store_size: int = Field(1024, ge=64, le=4096, description="long side of stored images, in pixels")
@@ -73,7 +83,7 @@ SETTINGS = IngestSettings
 
 def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
     """Ingest a corpus; see the module's text."""
-    corpus = plan_corpus(Location.parse(settings.reports), settings.kind) if settings.reports else []
+    corpus = _plan_reports(settings)
     folder = Location.parse(settings.images) if settings.images else None
     files = list_images(folder) if folder else ImageFiles([], [], 0)
     excluded = _read_excluded(settings.exclude_ids)
@@ -93,10 +103,11 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
         with ray_session(settings.ray, settings.ray.address):
             with ingest.stage("reports"):
                 stage_reports = partial(
-                    _stage_reports,
+                    ingest_reports,
                     staging=ingest.staging,
                     key=key,
                     keep_ids=settings.keep_report_ids,
+                    accept=frozenset(settings.accept),
                     excluded=frozenset(excluded),
                     synthetic=_is_phantom(settings.reports),
                 )
@@ -117,6 +128,12 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
             with ingest.stage("publish"):
                 _publish(ingest, reports, images, key, settings.split, files.others)
     return _outcome(ingest)
+
+
+def _plan_reports(settings: IngestSettings) -> list[CorpusPart]:
+    if not settings.reports:
+        return []
+    return plan_corpus(Location.parse(settings.reports), settings.kind, settings.columns)
 
 
 def _outcome(ingest: Run, *, already_finished: bool = False) -> Outcome:
@@ -141,61 +158,11 @@ def _read_excluded(file: str | None) -> set[str]:
 def _input_fingerprints(corpus: Sequence[CorpusPart], files: ImageFiles) -> dict[str, str]:
     inputs: dict[str, str] = {}
     if corpus:
-        uris = list(dict.fromkeys(uri for part in corpus for uri in part.uris))
-        inputs["reports"] = fingerprint([sha256_bytes(Location.parse(uri).read_bytes()) for uri in uris])
+        inputs["reports"] = corpus_fingerprint(corpus)
     if files.names:
         # From the listing only: hashing terabytes of pixels would cost as much as ingesting them.
         inputs["images"] = fingerprint([[name, *stamp] for name, stamp in zip(files.names, files.stamps, strict=True)])
     return inputs
-
-
-def _stage_reports(
-    numbered: tuple[int, CorpusPart],
-    *,
-    staging: Location,
-    key: bytes,
-    keep_ids: bool,
-    excluded: frozenset[str],
-    synthetic: bool,
-) -> dict[str, Any]:
-    number, part = numbered
-    rows: list[dict[str, Any]] = []
-    rejected: list[dict[str, object]] = []
-
-    def refuse(report_id: str, code: ErrorCode, message: str) -> None:
-        public = pseudonym(key, "report", report_id) if not keep_ids else report_id
-        rejected.append({"id": public, "stage": "ingest", "code": code, "message": message})
-
-    for report in read_part(part):
-        if not isinstance(report, RawReport):
-            refuse(report.report_id, report.code, report.message)
-        elif excluded & {report.report_id, report.study_id, report.patient_id}:
-            refuse(report.report_id, ErrorCode.EXCLUDED, "The report is on the list of excluded ids.")
-        else:
-            row = _report_row(report, key, keep_ids=keep_ids or report.public_ids)
-            rows.append(row | {"source": PHANTOM} if synthetic else row)
-    path = f"part-{number:05d}.parquet"
-    write_shard(staging / "reports", path, REPORTS, REPORTS.from_rows(rows))
-    write_index(staging / f"reports_index/{path}", map(_index_row, rows))
-    write_shard(staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(rejected))
-    return {"path": path, "rows": len(rows), "rejected": len(rejected)}
-
-
-def _index_row(row: dict[str, Any]) -> IndexRow:
-    content = sha256_bytes(row["text"].encode())
-    return IndexRow(row["report_id"], row["patient_id"], row["study_id"], content, row["split"])
-
-
-def _report_row(report: RawReport, key: bytes, *, keep_ids: bool) -> dict[str, Any]:
-    return {
-        "report_id": report.report_id if keep_ids else pseudonym(key, "report", report.report_id),
-        "study_id": pseudonym(key, "study", report.study_id),
-        "patient_id": pseudonym(key, "patient", report.patient_id or report.study_id),
-        "text": report.text,
-        "sections": [{"name": s.name, "start": s.start, "end": s.end} for s in report.sections],
-        "source": report.source,
-        "split": report.split,
-    }
 
 
 def _publish(
@@ -207,10 +174,11 @@ def _publish(
     other_files: int,
 ) -> None:
     staging = ingest.staging
-    index = {
-        schema.name: [read_index(staging / f"{schema.name}_index/{part['path']}") for part in parts]
-        for schema, parts in ((REPORTS, reports), (IMAGES, images))
+    paths = {
+        REPORTS.name: [piece["path"] for part in reports for piece in part["pieces"]],
+        IMAGES.name: [part["path"] for part in images],
     }
+    index = {name: [read_index(staging / f"{name}_index/{path}") for path in paths[name]] for name in paths}
     # Many de-identified images name no patient: then their study's report says whose they are.
     patient_of = {row.study: row.patient for table in index[REPORTS.name] for row in table}
     for tables in index.values():
@@ -226,14 +194,11 @@ def _publish(
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
-    for schema, parts in ((REPORTS, reports), (IMAGES, images)):
-        if not parts:
+    for schema in (REPORTS, IMAGES):
+        name = schema.name
+        if not paths[name]:
             continue
-        name, tables = schema.name, index[schema.name]
-        staged = [
-            _StagedPart(part["path"], repeated, [row.patient for row in table], [splits[row.patient] for row in table])
-            for part, repeated, table in zip(parts, find_duplicates(tables), tables, strict=True)
-        ]
+        staged = _staged_parts(schema, paths[name], index[name], splits)
         publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema)
         for record in map_parts(staging, f"publish_{name}", publish, staged):
             shards[name].append(Shard(**record["shard"]))
@@ -241,6 +206,7 @@ def _publish(
             counts.update({name: record["shard"]["rows"]} | record["splits"])
             rejected.update(record["rejected"])
             counts[f"synthetic_{name}"] += record["synthetic"]
+        counts.update({"addenda_merged": merged} if (merged := sum(len(part.merged) for part in staged)) else {})
     if not any(shard.rows for name in ("reports", "images") for shard in shards[name]):
         raise MedfilipError(
             ErrorCode.INPUT_EMPTY,
@@ -248,38 +214,99 @@ def _publish(
             fix="Check that 'reports' and 'images' point at what they should.",
         )
     counts["files_of_other_kinds"] = other_files
+    for part in reports:
+        counts.update({f"decoded_{how}": number for how, number in part["decoded"].items() if how != "utf-8"})
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
 class _StagedPart(NamedTuple):
-    """A staged part with what the look over all parts decided: rows to refuse; patient and split of every row."""
+    """A staged part with what the look over all parts decided: rows to refuse or merge; patient and split of every row.
+
+    ``addenda`` maps a row to the staged files and rows whose text is appended to it.
+    """
 
     path: str
-    repeated: list[int]
+    refused: dict[int, ErrorCode]
+    addenda: dict[int, list[tuple[str, int]]]
+    merged: frozenset[int]
     patients: list[str]
     splits: list[str]
 
 
+def _staged_parts(
+    schema: DatasetSchema, paths: list[str], tables: list[list[IndexRow]], splits: dict[str, str]
+) -> list[_StagedPart]:
+    if schema is REPORTS:
+        decisions = decide_reports(tables)
+    else:
+        repeated = find_duplicates(tables)
+        decisions = [Decisions(dict.fromkeys(rows, ErrorCode.IMAGE_DUPLICATE)) for rows in repeated]
+    return [
+        _StagedPart(
+            path,
+            decided.refused,
+            {row: [(paths[at], number) for at, number in places] for row, places in decided.addenda.items()},
+            frozenset(decided.merged),
+            [row.patient for row in table],
+            [splits[row.patient] for row in table],
+        )
+        for path, table, decided in zip(paths, tables, decisions, strict=True)
+    ]
+
+
+_REFUSED_BECAUSE = {
+    ErrorCode.REPORT_DUPLICATE: "An earlier row has the same id, or the same content in the same study.",
+    ErrorCode.IMAGE_DUPLICATE: "An earlier row has the same id, or the same content in the same study.",
+    ErrorCode.SUPERSEDED: "A corrected, final or later report of the same study or id stands in its place.",
+}
+
+
 def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
-    path, repeated, patients, splits = part
-    file = staging / schema.name / path
+    file = staging / schema.name / part.path
     table = decode_shard(file.read_bytes(), file, schema)
-    code = ErrorCode.REPORT_DUPLICATE if schema.name == REPORTS.name else ErrorCode.IMAGE_DUPLICATE
-    refused_file = staging / f"{schema.name}_rejected" / path
+    refused_file = staging / f"{schema.name}_rejected" / part.path
     refused = decode_shard(refused_file.read_bytes(), refused_file, REJECTED)
-    message = "An earlier row has the same id, or the same content in the same study."
     ids = table.column(0).to_pylist()
-    extra = [{"id": ids[row], "stage": "ingest", "code": code, "message": message} for row in repeated]
+    extra: list[dict[str, object]] = [
+        {"id": ids[row], "stage": "ingest", "code": code, "message": _REFUSED_BECAUSE[code]}
+        for row, code in sorted(part.refused.items())
+    ]
     refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])
-    for name, values in (("patient_id", patients), ("split", splits)):
+    for name, values in (("patient_id", part.patients), ("split", part.splits)):
         table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
-    table = table.filter(pa.array([row not in set(repeated) for row in range(table.num_rows)], pa.bool_()))
+    if part.addenda:
+        table = _with_addenda(table, part.addenda, staging / schema.name, schema)
+    gone = part.refused.keys() | part.merged
+    table = table.filter(pa.array([row not in gone for row in range(table.num_rows)], pa.bool_()))
     return {
-        "shard": write_shard(run, f"{schema.name}/{path}", schema, table).model_dump(),
-        "rejected_shard": write_shard(run, f"rejected/{schema.name}-{path}", REJECTED, refused).model_dump(),
+        "shard": write_shard(run, f"{schema.name}/{part.path}", schema, table).model_dump(),
+        "rejected_shard": write_shard(run, f"rejected/{schema.name}-{part.path}", REJECTED, refused).model_dump(),
         "rejected": dict(rejected_rows(refused)),
         "synthetic": table["source"].to_pylist().count(PHANTOM),
         "splits": {
             f"{schema.name}_{entry['values']}": entry["counts"] for entry in pc.value_counts(table["split"]).to_pylist()
         },
     }
+
+
+def _with_addenda(
+    table: pa.Table, addenda: dict[int, list[tuple[str, int]]], staged: Location, schema: DatasetSchema
+) -> pa.Table:
+    """Append the text of addenda to their reports, with their sections."""
+    sources = {
+        path: decode_shard((staged / path).read_bytes(), staged / path, schema, ["text", "sections"])
+        for path in sorted({path for places in addenda.values() for path, _ in places})
+    }
+    texts, sections = table["text"].to_pylist(), table["sections"].to_pylist()
+    for row, places in addenda.items():
+        for path, number in places:
+            shift = len(texts[row]) + 2
+            texts[row] += "\n\n" + sources[path]["text"][number].as_py()
+            sections[row] += [
+                {"name": one["name"], "start": one["start"] + shift, "end": one["end"] + shift}
+                for one in sources[path]["sections"][number].as_py()
+            ]
+    for name, values in (("text", texts), ("sections", sections)):
+        column = pa.array(values, schema.columns.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table

@@ -110,5 +110,6 @@ JOBS = {
         Job("inject", "Findings → training pairs with visual-attribute knowledge."),
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
+        Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),
     )
 }

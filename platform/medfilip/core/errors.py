@@ -37,6 +37,12 @@ class ErrorCode(StrEnum):
     REPORT_TOO_LONG = "report_too_long"
     REPORT_DUPLICATE = "report_duplicate"
     REPORT_UNREADABLE = "report_unreadable"
+    REPORT_UNDECODABLE = "report_undecodable"
+    REPORT_NO_CONTENT = "report_no_content"
+    LANGUAGE_UNSUPPORTED = "language_unsupported"
+    NOT_CHEST = "not_chest"
+    NOT_RADIOGRAPH = "not_radiograph"
+    SUPERSEDED = "superseded"
     SPLIT_UNKNOWN = "split_unknown"
     EXCLUDED = "excluded"
     # extraction

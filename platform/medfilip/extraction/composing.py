@@ -85,12 +85,16 @@ def _composed(sentence: Sentence, compositions: Compositions) -> list[Mention]:
                 continue
             taken.add(key)
             first, last = min(start, bearer[2]), max(end, bearer[3])
+            if len(found) > 1:  # one state of several bearers: what stands between belongs to the others
+                first, last = bearer[2], bearer[3]
             stated = None if rule.certainty is Certainty.PRESENT else rule.certainty
             mention = Mention(first, last, rule.category, stated, rule.alignment, start)
             mention.bearer = str(bearer[1])
             if rule.severity:
                 mention.severity = rule.severity
                 mention.evidence.append(("severity", start, end))
+            if stated is Certainty.ABSENT:
+                mention.evidence.append(("certainty", start, end))
             composed.append(mention)
             if rule.also is not None:
                 composed.append(Mention(first, last, rule.also, stated, rule.alignment, first))

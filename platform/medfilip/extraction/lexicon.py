@@ -52,7 +52,6 @@ class LexiconEngine:
             self._ontology,
             self._data.refinements,
             self._data.splits,
-            self._devices,
             self._data.sided_sites,
             self._data.paired_findings,
         )
@@ -93,11 +92,21 @@ class LexiconEngine:
             mentions = _of_the_chest(mentions, sentence)
         if not mentions:
             return []
+        if len(mentions) > 1:
+            mentions = self._without_inferred(mentions)
         stated = judge(mentions, sentence, self._data.hedges_that_state)
         if stated:
             attach_qualifiers(sentence, stated, self._devices)
             attach_places(sentence, stated, self._places)
         return stated
+
+    def _without_inferred(self, mentions: list[Mention]) -> list[Mention]:
+        """Drop a device that was only inferred from its tip where the sentence names one."""
+        devices = [m for m in mentions if m.category in self._devices]
+        inferred = [m for m in devices if m.alignment is Alignment.INFERRED]
+        if not inferred or len(inferred) == len(devices):
+            return mentions
+        return [m for m in mentions if m not in inferred]
 
     def _place_from_context(self, mentions: Sequence[Mention], context: str) -> None:
         """Give findings without a place that of the heading ("left lung:") or sentence they lean on."""

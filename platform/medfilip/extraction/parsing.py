@@ -176,6 +176,8 @@ def _begins_statement(items: Sequence[Item], number: int) -> bool:
     follower = items[number + 1]
     if follower[0] == NEGATION and follower[1] not in ("nor", "neither"):
         return True
+    if _ends_statement(items, number):
+        return any(item[0] in _MATTER for item in items[number + 1 :])
     if not _states(items, number):
         return False
     for kind, value, _, _ in reversed(items[:number]):
@@ -184,6 +186,13 @@ def _begins_statement(items: Sequence[Item], number: int) -> bool:
         if kind == TERMINATOR:
             break
     return False
+
+
+def _ends_statement(items: Sequence[Item], number: int) -> bool:
+    """Whether a comma stands right behind the verb that ends a statement: "no effusion is seen, hilar nodes…"."""
+    kind, value, _, _ = items[number]
+    before = items[number - 1]
+    return kind == COMMA and value == "," and before[0] == VERB and before[3] == items[number][2]
 
 
 def _states(items: Sequence[Item], number: int) -> bool:

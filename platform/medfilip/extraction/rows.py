@@ -8,7 +8,7 @@ from typing import Any
 from medfilip.extraction.engine import FindingRow
 from medfilip.extraction.mention import Mention, Place
 from medfilip.extraction.words import is_plural, token_starts
-from medfilip.findings.finding import Alignment, Certainty, Finding, Laterality
+from medfilip.findings.finding import Certainty, Finding, Laterality
 from medfilip.findings.ontology import Ontology
 
 GENERIC_SITES = frozenset(("lung", "chest"))
@@ -26,7 +26,6 @@ class RowWriter:
         ontology: Ontology,
         refinements: Mapping[str, Mapping[str, str]],
         splits: Mapping[str, Mapping[str, str]],
-        devices: frozenset[str],
         sided_sites: Mapping[str, str],
         paired_findings: frozenset[str],
     ) -> None:
@@ -34,7 +33,6 @@ class RowWriter:
         self._hidden = {c.id: GENERIC_SITES | set(c.implied_sites) for c in ontology.categories.values()}
         self._refinements = refinements
         self._splits = splits
-        self._devices = devices
         self._sided_sites = sided_sites
         self._paired_findings = paired_findings
 
@@ -42,7 +40,7 @@ class RowWriter:
         """Return the rows of a sentence; spans are offsets into ``text``."""
         starts = token_starts(text, words)
         rows: list[FindingRow] = []
-        for mention in self._without_inferred(mentions) if len(mentions) > 1 else mentions:
+        for mention in mentions:
             for sides, sites in self._parts(mention.places):
                 row = self._row(mention, sides, sites, words, starts)
                 rows.append(row)
@@ -51,13 +49,6 @@ class RowWriter:
                         if pattern in row["patterns"]:
                             rows.append({**row, "category": other, "patterns": [pattern]})
         return _folded(rows) if len(rows) > 1 else rows
-
-    def _without_inferred(self, mentions: Sequence[Mention]) -> Sequence[Mention]:
-        """Drop a device that was only inferred from its tip where the sentence names one."""
-        inferred = [m for m in mentions if m.alignment is Alignment.INFERRED and m.category in self._devices]
-        if not inferred or all(m in inferred for m in mentions if m.category in self._devices):
-            return mentions
-        return [m for m in mentions if m not in inferred]
 
     def _row(
         self, mention: Mention, sides: list[str], sites: list[str], words: Sequence[str], starts: Sequence[int]

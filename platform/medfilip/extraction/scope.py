@@ -18,6 +18,7 @@ from medfilip.extraction.parsing import (
     NEGATION_AFTER,
     OR,
     SEVERITY,
+    VERB,
     Item,
     Sentence,
     bits,
@@ -27,6 +28,7 @@ from medfilip.findings.finding import Certainty, Hedge
 _STRENGTH = {Hedge.CANNOT_EXCLUDE: 0, Hedge.POSSIBLE: 1, Hedge.VERSUS: 2, Hedge.PROBABLE: 3}
 _NARROW_DENIAL = frozenset(("not", "resolved", "excluded", "never"))
 _NARROW_REACH = 4
+_ADJECTIVES = frozenset(("resolved", "removed", "excluded", "absent", "unlikely", "nil"))
 _BREAKING_CHANGES = frozenset(("unchanged", "new", "increased", "decreased"))
 _CUES = bits(NEGATION, NEGATION_AFTER, HEDGE, HEDGE_AFTER, CONDITION, OR)
 _DENIALS = bits(NEGATION, NEGATION_AFTER)
@@ -105,8 +107,16 @@ class _Scopes:
             return cue
         for cue in self.denials:
             if cue[0] == NEGATION_AFTER and mention.end <= cue[2] < end:
+                if cue[1] in _ADJECTIVES and not self._is_said(cue, end):
+                    continue
                 return None if self._barred(mention.end, cue[2]) else cue
         return None
+
+    def _is_said(self, cue: Item, end: int) -> bool:
+        """Whether a word such as "resolved" is said of the subject and does not stand before a noun of its own."""
+        if cue[3] >= end:
+            return True
+        return any(item[0] == VERB and 0 <= cue[2] - item[3] <= 2 for item in self.sentence.items)
 
     def _hedge(self, mention: Mention, begin: int, end: int) -> Item | None:
         """Return the strongest hedge whose reach holds the mention."""

@@ -23,6 +23,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 _SECTION_RANK = {"impression": 0, "findings": 1}
 _CERTAINTY_RANK = {Certainty.PRESENT: 0, Certainty.ABSENT: 1, Certainty.UNCERTAIN: 2}
+_REPEATED_ODDS = 3.0
 _SINGLE_SLOTS = ("severity", "size", "size_mm", "count", "change", "chronicity", "position")
 _LIST_SLOTS = ("sites", "patterns")
 
@@ -113,10 +114,21 @@ def _resolve_group(category: str, number: int, group: _Group) -> dict[str, Any]:
         "laterality": group.side,
         **{slot: next((m[slot] for m in agreeing if m[slot] is not None), None) for slot in _SINGLE_SLOTS},
         **{slot: list(dict.fromkeys(v for m in agreeing for v in m[slot] or ())) for slot in _LIST_SLOTS},
-        "confidence": leading["confidence"],
+        "confidence": _confidence(leading["confidence"], len(agreeing)),
         "mention_ids": sorted(mention["mention_id"] for mention in ranked),
         "conflict": {Certainty.PRESENT, Certainty.ABSENT} <= stated,
     }
+
+
+def _confidence(confidence: float | None, statements: int) -> float | None:
+    """Raise the confidence of a finding that is stated again.
+
+    Findings that a report states twice agree with annotators in 97 %, those it states once in 92 % (Indiana University
+    collection): odds about three times as high, whatever they were.
+    """
+    if confidence is None or statements < 2:
+        return confidence
+    return confidence * _REPEATED_ODDS / (1 - confidence + confidence * _REPEATED_ODDS)
 
 
 def _precedence(mention: Row) -> tuple[int, int, int, int]:

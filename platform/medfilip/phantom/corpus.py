@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,11 +19,14 @@ from medfilip.core.fingerprint import canonical_json
 from medfilip.findings.finding import Finding
 from medfilip.phantom.draw import FIELD_MM, MAX_VALUE, Box
 from medfilip.phantom.lesions import CategoryTruth
-from medfilip.phantom.study import GENERATOR_VERSION, PhantomStudy, generate
+from medfilip.phantom.study import GENERATOR_VERSION, PhantomStudy, generate, make_report
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
+REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "text")
+REPORTS_PER_FILE = 100_000
+_ROWS_PER_GROUP = 10_000
 _DATE, _TIME = "20200101", "120000"  # a corpus that holds the date of its making would differ from day to day
 _DX, _CR = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1"
 _IMPLEMENTATION_UID = "2.25.206213907021873440211839285029163894741"
@@ -31,7 +35,8 @@ _IMPLEMENTATION_UID = "2.25.206213907021873440211839285029163894741"
 class PhantomTruth(BaseModel):
     """One line of ``truth.jsonl``: what report and image of a study say.
 
-    ``boxes`` maps ``category/side`` (``cardiomegaly`` without a side) to ``(row0, col0, row1, col1)``, half open.
+    ``study_truth`` and ``boxes`` are empty for a report without an image; ``boxes`` maps
+    ``category/side`` (``cardiomegaly`` without a side) to ``(row0, col0, row1, col1)``, half open.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,12 +71,7 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if count < 1 or seed < 0:
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"A phantom corpus needs count >= 1 and seed >= 0, not count = {count} and seed = {seed}.",
-            fix="Pass a positive count and a non-negative seed.",
-        )
+    _check(count, seed)
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
@@ -87,9 +87,87 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
                     "text": study.text,
                 }
             )
-    schema = pa.schema([(name, pa.string()) for name in ("report_id", "study_id", "patient_id", "text")])
+    schema = pa.schema([(name, pa.string()) for name in REPORT_COLUMNS])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "reports.parquet")
-    recipe = {"count": count, "seed": seed, "generator_version": GENERATOR_VERSION}
+    _write_recipe(folder, count, seed, images=True)
+
+
+def write_reports(folder: Path, count: int, seed: int, *, truth: bool = True) -> list[str]:
+    """Write ``count`` reports of a seed without images, in memory that does not grow with their number.
+
+    Writes ``reports-00000.parquet`` … with the columns of `write_corpus`, `REPORTS_PER_FILE` rows each,
+    ``phantom.json``, and ``truth.jsonl`` if asked for.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there; files of the same names are replaced.
+    count
+        Number of reports.
+    seed
+        Names the reports; a non-negative integer.
+    truth
+        Whether to write what each report states, line by line as it is generated.
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if count is not positive or the seed is negative.
+    """
+    _check(count, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    with (folder / "truth.jsonl").open("w", encoding="utf-8", newline="\n") if truth else nullcontext() as lines:
+        for begin in range(0, count, REPORTS_PER_FILE):
+            name = f"reports-{begin // REPORTS_PER_FILE:05d}.parquet"
+            _write_reports_file(folder / name, range(begin, min(begin + REPORTS_PER_FILE, count)), seed, lines)
+            names.append(name)
+    names += ["truth.jsonl"] if truth else []
+    _write_recipe(folder, count, seed, images=False)
+    return [*names, "phantom.json"]
+
+
+def _write_reports_file(file: Path, indices: range, seed: int, lines: TextIO | None) -> None:
+    """Write a file row group by row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.string()) for name in REPORT_COLUMNS])
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for begin in range(indices.start, indices.stop, _ROWS_PER_GROUP):
+            rows = []
+            for index in range(begin, min(begin + _ROWS_PER_GROUP, indices.stop)):
+                report = make_report(seed, index)
+                rows.append((report.report_id, report.study_uid, report.patient_id, report.text))
+                if lines is not None:
+                    truth = PhantomTruth(
+                        report_id=report.report_id,
+                        study_id=report.study_uid,
+                        findings=report.findings,
+                        study_truth={},
+                        boxes={},
+                    )
+                    lines.write(truth.model_dump_json() + "\n")
+            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _check(count: int, seed: int) -> None:
+    if count < 1 or seed < 0:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"A phantom corpus needs count >= 1 and seed >= 0, not count = {count} and seed = {seed}.",
+            fix="Pass a positive count and a non-negative seed.",
+        )
+
+
+def _write_recipe(folder: Path, count: int, seed: int, *, images: bool) -> None:
+    recipe = {"count": count, "seed": seed, "images": images, "generator_version": GENERATOR_VERSION}
     (folder / "phantom.json").write_text(canonical_json(recipe) + "\n", encoding="utf-8")
 
 

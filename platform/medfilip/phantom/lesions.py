@@ -18,6 +18,7 @@ _SIDE_RATE = 0.2  # of each category on each side: about 36 % of the studies hav
 _CARDIOMEGALY_RATE = 0.35
 _SYMMETRIC = frozenset({"pleural_effusion", "consolidation"})
 _ALIKE_RATE = 0.5  # of bilateral effusions and consolidations: the same on both sides, which reports put in one phrase
+_NORMAL_SHARE, _KEPT_SHARE = 0.5, 0.4
 _SEVERITY_RANK = {None: 0, "minimal": 1, "mild": 2, "moderate": 3, "severe": 4}
 
 
@@ -75,6 +76,13 @@ def sample_lesions(rng: np.random.Generator) -> tuple[Lesion, ...]:
                 first = _sided_lesion(rng, category, side)
                 lesions.append(first)
     return tuple(lesions)
+
+
+def thin_out(lesions: tuple[Lesion, ...], rng: np.random.Generator) -> tuple[Lesion, ...]:
+    """Leave lesions out until as few are left as real reports name: images show many so that models learn fast."""
+    if not lesions or rng.random() < _NORMAL_SHARE:
+        return ()
+    return tuple(lesion for lesion in lesions if rng.random() < _KEPT_SHARE)
 
 
 def study_truth(lesions: tuple[Lesion, ...]) -> dict[str, CategoryTruth]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from medfilip.findings.finding import Finding
 from medfilip.phantom.draw import DEFAULT_SIZE, Box, draw
-from medfilip.phantom.lesions import CategoryTruth, Lesion, sample_lesions, study_truth
+from medfilip.phantom.lesions import CategoryTruth, Lesion, sample_lesions, study_truth, thin_out
 from medfilip.phantom.text import write_report
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same seed gives other studies than before."""
 
 _SECOND_STUDY_RATE = 0.4
@@ -99,6 +99,36 @@ def make_study(seed: int, index: int, *, size: int = DEFAULT_SIZE) -> PhantomStu
         study_truth=study_truth(lesions),
         image=image,
         boxes=boxes,
+    )
+
+
+@dataclass(frozen=True)
+class PhantomReport:
+    """A report without an image: the fields of `PhantomStudy` that it has."""
+
+    index: int
+    report_id: str
+    study_uid: str
+    patient_id: str
+    text: str
+    findings: tuple[Finding, ...]
+
+
+def make_report(seed: int, index: int) -> PhantomReport:
+    """Make the report of a study that has no image: a pure function of its arguments.
+
+    It names as many findings as reports do, and of every category, while the report of an image stays with what the
+    image shows: study ``index`` of `make_study` has another report.
+    """
+    rng = np.random.default_rng([seed, index, 6])
+    text, findings = write_report(thin_out(sample_lesions(rng), rng), rng, with_image=False)
+    return PhantomReport(
+        index=index,
+        report_id=f"PH{index:07d}",
+        study_uid=_uid(seed, index, "study"),
+        patient_id=f"PHP{_patient_number(seed, index):07d}",
+        text=text,
+        findings=findings,
     )
 
 

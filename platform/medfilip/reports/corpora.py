@@ -1,81 +1,60 @@
 """Corpus readers: a folder, file or bucket prefix of reports → raw reports, in parts that workers read on their own.
 
-Two shapes are known so far: a *table* (Parquet with ``report_id``, ``study_id``, ``patient_id``, ``text`` and
-optionally ``split``) and the Indiana University collection (*openi*: its Parquet form, or a folder of its XML files;
-Demner-Fushman et al., JAMIA 2016).
+Known shapes are a *table* (Parquet, CSV, TSV or JSON lines, with any names of columns), *mimic* (the tree of
+MIMIC-CXR), *openi* (the Indiana University collection as Parquet or as a folder of its XML files; Demner-Fushman et
+al., JAMIA 2016) and *text* (a folder of .txt files).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.reports.sections import Section, join_sections, split_sections
+from medfilip.core.fingerprint import fingerprint
+from medfilip.reports.columns import Columns
+from medfilip.reports.listing import walk
+from medfilip.reports.report import MAX_REPORT_CHARACTERS, RawReport, RejectedReport
+from medfilip.reports.tables import TablePart, plan_table, read_table_part, table_format
+from medfilip.reports.text_files import FilesPart, is_mimic, plan_mimic, plan_text, read_files_part
 from medfilip.storage.location import Location
 
-CorpusKind = Literal["auto", "table", "openi"]
+__all__ = [
+    "MAX_REPORT_CHARACTERS",
+    "CorpusKind",
+    "CorpusPart",
+    "RawReport",
+    "RejectedReport",
+    "corpus_fingerprint",
+    "plan_corpus",
+    "read_part",
+]
 
-MAX_REPORT_CHARACTERS = 100_000
+CorpusKind = Literal["auto", "table", "openi", "mimic", "text"]
+
 XML_FILES_PER_PART = 2_000
-
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-_TABLE_COLUMNS = ("report_id", "study_id", "patient_id", "text")
-_OPENI_SECTIONS = ("indication", "comparison", "findings", "impression")
-_OPENI_COLUMNS = ("report_id", *_OPENI_SECTIONS)
+_HASH_BLOCK = 8 << 20
 
 
 @dataclass(frozen=True)
-class RawReport:
-    """A report as its corpus holds it: identifiers not yet pseudonymised.
+class XmlPart:
+    """A share of a folder of XML files: paths relative to ``folder``."""
 
-    ``public_ids`` says that the corpus is public and de-identified, so that report ids may stay readable.
-    ``patient_id`` is ``None`` if the corpus does not say which patient a study belongs to.
-    """
-
-    report_id: str
-    study_id: str
-    patient_id: str | None
-    text: str
-    sections: list[Section]
-    source: str
-    split: str | None = None
-    public_ids: bool = False
+    folder: str
+    names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RejectedReport:
-    """A report that cannot be read, with a reason and without its text."""
-
-    report_id: str
-    code: ErrorCode
-    message: str
+CorpusPart = TablePart | FilesPart | XmlPart
+"""A share of a corpus that one worker reads."""
 
 
-@dataclass(frozen=True)
-class CorpusPart:
-    """A share of a corpus that one worker reads: a row group of a Parquet file, or a list of XML files."""
-
-    kind: Literal["table", "openi", "openi_xml"]
-    uris: tuple[str, ...]
-    row_group: int = 0
-
-
-def plan_corpus(location: Location, kind: CorpusKind = "auto") -> list[CorpusPart]:
+def plan_corpus(location: Location, kind: CorpusKind = "auto", columns: Columns | None = None) -> list[CorpusPart]:
     """List the parts of a corpus, in a fixed order, after checking that its columns are there.
+
+    A folder is one kind of corpus: with ``auto`` the tree of MIMIC-CXR, else Parquet files, else CSV and JSON lines,
+    else XML, else text files, whichever is found first.
 
     Raises
     ------
@@ -86,111 +65,95 @@ def plan_corpus(location: Location, kind: CorpusKind = "auto") -> list[CorpusPar
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND, f"There is no corpus at {location}.", fix="Check the setting 'reports'."
         )
-    files = location.children(recursive=True) if location.is_dir() else [location]
-    tables = [file for file in files if file.name.endswith(".parquet") and not file.name.startswith(("truth", "."))]
-    if tables:
-        return [part for table in tables for part in _plan_parquet(table, kind)]
-    xml = [file for file in files if file.name.endswith(".xml")]
-    if xml:
-        uris = [str(file) for file in xml]
-        return [
-            CorpusPart("openi_xml", tuple(uris[begin : begin + XML_FILES_PER_PART]))
-            for begin in range(0, len(uris), XML_FILES_PER_PART)
-        ]
-    raise MedfilipError(
-        ErrorCode.INPUT_EMPTY,
-        f"There are no .parquet or .xml files at {location}.",
-        fix="Give a folder or file with reports.",
-    )
+    if kind == "mimic" or (kind == "auto" and is_mimic(location)):
+        return list(plan_mimic(location))
+    if not location.is_dir():
+        if kind == "text" or (
+            kind == "auto" and table_format(location.name) is None and location.name.endswith(".txt")
+        ):
+            return list(plan_text(location.parent, [one for one in walk(location.parent) if one.name == location.name]))
+        if table_format(location.name) is None:
+            raise _nothing(location, kind)
+        return list(plan_table(location, columns or Columns(), _table_kind(kind)))
+    parts = _plan_folder(location, kind, columns or Columns())
+    if not parts:
+        raise _nothing(location, kind)
+    return parts
 
 
-def read_part(part: CorpusPart) -> Iterator[RawReport | RejectedReport]:
-    """Yield the reports of a part in the order of the file; what cannot be read is yielded as rejected."""
-    if part.kind == "openi_xml":
+def read_part(part: CorpusPart, accept: frozenset[str] = frozenset()) -> Iterator[RawReport | RejectedReport]:
+    """Yield the reports of a part in the order of the file; what cannot be used is yielded as rejected.
+
+    ``accept`` holds codes of `medfilip.reports.report.Doubt` that shall not refuse a report.
+    """
+    if isinstance(part, TablePart):
+        yield from read_table_part(part, accept)
+    elif isinstance(part, FilesPart):
+        yield from read_files_part(part, accept)
+    else:
         from medfilip.reports.openi_xml import read_xml_report
 
-        for uri in part.uris:
-            yield read_xml_report(Location.parse(uri))
-        return
-    file = Location.parse(part.uris[0])
-    try:
-        with file.filesystem.open_input_file(file.path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(part.row_group)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(file) from error
-    for row in table.to_pylist():
-        yield _check_row(row, part.kind)
+        folder = Location.parse(part.folder)
+        for name in part.names:
+            yield read_xml_report(folder / name, accept)
 
 
-def check_report(report: RawReport) -> RawReport | RejectedReport:
-    """Refuse a report without text or above the length limit."""
-    if not report.sections:
-        return RejectedReport(report.report_id, ErrorCode.REPORT_EMPTY, "The report has no text.")
-    if len(report.text) > MAX_REPORT_CHARACTERS:
-        message = f"The report has {len(report.text)} characters; the limit is {MAX_REPORT_CHARACTERS}."
-        return RejectedReport(report.report_id, ErrorCode.REPORT_TOO_LONG, message)
-    return report
+def corpus_fingerprint(parts: Sequence[CorpusPart]) -> str:
+    """Return a fingerprint of what a corpus holds.
+
+    Tables and XML files are hashed, block by block. Trees of text files are too many for that: their listing is.
+    """
+    seen: dict[str, str] = {}
+    for part in parts:
+        if isinstance(part, FilesPart):
+            seen[f"{part.names[0]}…"] = part.stamp
+        else:
+            uris = [part.uri] if isinstance(part, TablePart) else [f"{part.folder}/{name}" for name in part.names]
+            for uri in uris:
+                if uri not in seen:
+                    seen[uri] = _hash(Location.parse(uri))
+    return fingerprint(list(seen.values()))
 
 
-def _check_row(row: dict[str, object], kind: str) -> RawReport | RejectedReport:
-    if not _string(row["report_id"]):
-        return RejectedReport("", ErrorCode.REPORT_UNREADABLE, "The row has no report_id.")
-    # The Indiana collection has no official split; what a copy of it calls so means something else.
-    split = _string(row.get("split")) if kind == "table" else None
-    if split and split.lower() not in _SPLIT_NAMES:
-        message = f"The split is none of {', '.join(_SPLIT_NAMES)}."
-        return RejectedReport(str(row["report_id"]), ErrorCode.SPLIT_UNKNOWN, message)
-    return check_report(_from_openi(row) if kind == "openi" else _from_table(row))
+def _hash(file: Location) -> str:
+    digest = hashlib.sha256()
+    with file.filesystem.open_input_file(file.path) as stream:
+        while block := stream.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def _unreadable(file: Location) -> MedfilipError:
+def _plan_folder(folder: Location, kind: CorpusKind, columns: Columns) -> list[CorpusPart]:
+    tables: dict[str, list[str]] = {"parquet": [], "csv": [], "jsonl": []}
+    xml: list[str] = []
+    for file in walk(folder):
+        name = file.name.rsplit("/", 1)[-1]
+        found = table_format(name)
+        if found is not None:
+            tables[found].append(file.name)
+        elif name.endswith(".xml"):
+            xml.append(file.name)
+    if kind != "text":
+        for names in (tables["parquet"], [*tables["csv"], *tables["jsonl"]] if kind != "openi" else []):
+            if names:
+                return [part for name in names for part in plan_table(folder / name, columns, _table_kind(kind))]
+        if xml and kind != "table":
+            return [
+                XmlPart(str(folder), tuple(xml[begin : begin + XML_FILES_PER_PART]))
+                for begin in range(0, len(xml), XML_FILES_PER_PART)
+            ]
+    if kind in ("auto", "text"):
+        return list(plan_text(folder, (file for file in walk(folder) if file.name.lower().endswith(".txt"))))
+    return []
+
+
+def _table_kind(kind: CorpusKind) -> Literal["auto", "table", "openi"]:
+    return kind if kind in ("table", "openi") else "auto"
+
+
+def _nothing(location: Location, kind: CorpusKind) -> MedfilipError:
     return MedfilipError(
-        ErrorCode.SHARD_CORRUPT, f"{file} is not a readable Parquet file.", fix="Restore it from a copy."
+        ErrorCode.INPUT_EMPTY,
+        f"There are no reports of kind '{kind}' at {location}: no .parquet, .csv, .tsv, .jsonl, .xml or .txt files.",
+        fix="Give a file or folder with reports, and as 'kind' what it is or auto.",
     )
-
-
-def _plan_parquet(file: Location, kind: CorpusKind) -> list[CorpusPart]:
-    try:
-        with file.filesystem.open_input_file(file.path) as stream:
-            metadata = pq.ParquetFile(stream)
-            names, groups = set(metadata.schema_arrow.names), metadata.num_row_groups
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(file) from error
-    found: Literal["table", "openi"]
-    if kind == "auto":
-        found = "openi" if names.issuperset(_OPENI_COLUMNS) and "text" not in names else "table"
-    else:
-        found = kind
-    missing = sorted(set(_OPENI_COLUMNS if found == "openi" else _TABLE_COLUMNS) - names)
-    if missing:
-        raise MedfilipError(
-            ErrorCode.COLUMN_MISSING,
-            f"{file} lacks the columns {', '.join(missing)} of a corpus of kind '{found}'.",
-            fix="Rename its columns, or set 'kind' to the corpus it is.",
-        )
-    return [CorpusPart(found, (str(file),), group) for group in range(groups)]
-
-
-def _from_table(row: dict[str, object]) -> RawReport:
-    text = _string(row["text"]) or ""
-    report_id = _string(row["report_id"]) or ""
-    return RawReport(
-        report_id=report_id,
-        study_id=_string(row["study_id"]) or report_id,
-        patient_id=_string(row["patient_id"]),
-        text=text,
-        sections=split_sections(text),
-        source="table",
-        split=_SPLIT_NAMES.get((_string(row.get("split")) or "").lower()),
-    )
-
-
-def _from_openi(row: dict[str, object]) -> RawReport:
-    report_id = _string(row["report_id"]) or ""
-    text, sections = join_sections({name: _string(row[name]) for name in _OPENI_SECTIONS})
-    # The collection does not say which reports share a patient; each study stands for one.
-    return RawReport(report_id, report_id, None, text, sections, "openi", public_ids=True)
-
-
-def _string(value: object) -> str | None:
-    return None if value is None else str(value)

@@ -98,3 +98,11 @@ def test_slots_of_a_denied_mention_do_not_leak_into_a_stated_one() -> None:
 def test_the_order_of_mentions_does_not_matter() -> None:
     mentions = [mention("edema"), mention("edema", "absent", "impression"), mention("nodule", laterality="left")]
     assert resolve_report(mentions) == resolve_report(mentions[::-1])
+
+
+def test_a_finding_stated_twice_is_surer() -> None:
+    (once,) = resolve_report([mention("edema", confidence=0.8)])
+    (twice,) = resolve_report(
+        [mention("edema", confidence=0.8), mention("edema", section="impression", confidence=0.8)]
+    )
+    assert once["confidence"] == 0.8 < twice["confidence"] < 1

@@ -12,8 +12,9 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.phantom.corpus import dicom_bytes, read_truth, write_corpus
-from medfilip.phantom.study import make_study
+from medfilip.phantom import corpus as corpus_module
+from medfilip.phantom.corpus import dicom_bytes, read_truth, write_corpus, write_reports
+from medfilip.phantom.study import GENERATOR_VERSION, make_report, make_study
 
 COUNT = 5
 
@@ -51,7 +52,24 @@ def test_reports_truth_and_images_belong_together(corpus: Path) -> None:
 
 def test_recipe(corpus: Path) -> None:
     recipe = json.loads((corpus / "phantom.json").read_text())
-    assert recipe == {"count": COUNT, "seed": 11, "generator_version": 1}
+    assert recipe == {"count": COUNT, "seed": 11, "images": True, "generator_version": GENERATOR_VERSION}
+
+
+def test_reports_alone_are_written_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "REPORTS_PER_FILE", 8)
+    monkeypatch.setattr(corpus_module, "_ROWS_PER_GROUP", 3)
+    names = write_reports(tmp_path / "a", 20, 3)
+    assert names == [*(f"reports-{number:05d}.parquet" for number in range(3)), "truth.jsonl", "phantom.json"]
+    rows = [row for name in names[:3] for row in pq.read_table(tmp_path / "a" / name).to_pylist()]
+    assert [row["text"] for row in rows] == [make_report(3, index).text for index in range(20)]
+    assert pq.ParquetFile(tmp_path / "a" / names[0]).num_row_groups == 3
+    for row, truth in zip(rows, read_truth(tmp_path / "a"), strict=True):
+        assert (row["report_id"], row["study_id"]) == (truth.report_id, truth.study_id)
+        assert all(row["text"][one.start : one.end] for finding in truth.findings for one in finding.evidence)
+    assert write_reports(tmp_path / "b", 20, 3, truth=False) == [*names[:3], "phantom.json"]
+    assert digests(tmp_path / "b") == {
+        name: hash_ for name, hash_ in digests(tmp_path / "a").items() if name != "truth.jsonl"
+    }
 
 
 def test_images_come_back_through_the_reader() -> None:
@@ -77,6 +95,8 @@ def test_bad_arguments(tmp_path: Path, count: int, seed: int) -> None:
     with pytest.raises(MedfilipError) as caught:
         write_corpus(tmp_path, count, seed)
     assert caught.value.code == ErrorCode.CONFIG_INVALID
+    with pytest.raises(MedfilipError):
+        write_reports(tmp_path, count, seed)
 
 
 def test_truth_that_is_missing_or_damaged(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def medfilip(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 def test_help_names_every_job_and_the_way_of_the_data() -> None:
     text = medfilip("--help").stdout
-    assert all(job in text for job in JOBS)
+    assert all(job.split("_")[0] in text for job in JOBS)
     assert "ingest → extract → inject → pretrain → evaluate → serve" in text
 
 

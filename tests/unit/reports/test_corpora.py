@@ -84,9 +84,10 @@ def test_missing_columns_files_and_folders_are_named(tmp_path) -> None:
 
     assert code(tmp_path / "nowhere")[0] is ErrorCode.INPUT_NOT_FOUND
     assert code(tmp_path)[0] is ErrorCode.INPUT_EMPTY
-    pq.write_table(pa.table({"report_id": ["a"], "body": ["b"]}), tmp_path / "x.parquet")
+    pq.write_table(pa.table({"ref": ["a"], "words": ["b"]}), tmp_path / "x.parquet")
     missing, message = code(tmp_path)
-    assert missing is ErrorCode.COLUMN_MISSING and "patient_id, study_id, text" in message
+    assert missing is ErrorCode.COLUMN_MISSING and "report_id, patient_id, text" in message
+    assert "ref, words" in message and "columns.patient_id=none" in message
     (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing PAR1")
     assert code(tmp_path)[0] is ErrorCode.SHARD_CORRUPT
 

@@ -1,0 +1,145 @@
+"""What a phantom report states as absent: negations, normal organs, and what has resolved."""
+
+from __future__ import annotations
+
+from medfilip.findings.finding import Alignment, Certainty, Change, Laterality
+from medfilip.phantom import wording
+from medfilip.phantom.claims import NOUNS
+from medfilip.phantom.draft import Draft
+from medfilip.phantom.lesions import Lesion
+from medfilip.phantom.writer import Slot
+
+_RESOLVED = (
+    ("{change} {laterality} <NOUN>.", "interval resolution of the"),
+    ("the {laterality} <NOUN> {change}.", "has resolved"),
+    ("previously seen {laterality} <NOUN> is {change}.", "no longer seen"),
+)
+_NEGATIONS = (
+    ("{certainty} {pattern} {laterality} MENTIONS.", "no"),
+    ("there is {certainty} {pattern} {laterality} MENTIONS.", "no"),
+    ("{certainty} {pattern} {laterality} MENTIONS.", "no evidence of"),
+    ("{certainty} {pattern} {laterality} MENTIONS is seen.", "no"),
+    ("{certainty} {pattern} {laterality} MENTIONS is identified.", "no"),
+    ("there is {certainty} {pattern} {laterality} MENTIONS.", "no evidence of"),
+    ("{certainty} {pattern} {laterality} MENTIONS.", "negative for"),
+    ("the lungs are {certainty} {pattern} {laterality} MENTIONS.", "without"),
+)
+_NORMAL_HEART = (
+    "<heart size> is {certainty}.",
+    "the <cardiac silhouette> is {certainty} in size.",
+    "<heart size> and mediastinal contours are {certainty}.",
+    "the <heart> is {certainty} in size.",
+    "the <heart size> and pulmonary vascularity are {certainty}.",
+    "<cardiomediastinal silhouette> is {certainty}.",
+    "the <heart>, hila and mediastinum are {certainty}.",
+)
+_NORMAL = ("normal", "within normal limits", "unremarkable")
+_CLEAR_LUNGS = (
+    "the <lungs> are {certainty}.",
+    "<lungs> are {certainty}.",
+    "both <lungs> are {certainty}.",
+    "the <lungs> are {certainty} bilaterally.",
+    "the <lungs> are well expanded and {certainty}.",
+    "the <lung fields> are {certainty}.",
+)
+_DENIABLE = (
+    "edema",
+    "mass",
+    "lymphadenopathy",
+    "pneumoperitoneum",
+    "rib_fracture",
+    "vascular_congestion",
+    "pneumomediastinum",
+)
+"""What is denied beside the drawn categories; nothing above or below one of them."""
+_DENIED_NOUNS = {
+    "edema": ("pulmonary EDEMA", "EDEMA"),
+    "mass": ("mass",),
+    "lymphadenopathy": ("lymphadenopathy", "adenopathy"),
+    "pneumoperitoneum": ("free air", "pneumoperitoneum"),
+    "rib_fracture": ("rib fracture",),
+    "vascular_congestion": ("vascular congestion",),
+    "pneumomediastinum": ("pneumomediastinum",),
+}
+_DENIED_WITH = (Slot("pattern", "focal", "focal"), Slot("size", "large", "large"), Slot("chronicity", "acute", "acute"))
+
+
+def denial_groups(denied: list[str], claimed: set[str], extras: set[str], report: Draft) -> list[tuple[str, ...]]:
+    """Group what is denied as reports do: the pleura in one sentence, clear lungs in another."""
+    dice = report.dice
+    groups: list[tuple[str, ...]] = []
+    rest = [category for category in _DENIABLE if category not in extras]
+    if extras & {"heart_failure"}:
+        rest = [category for category in rest if category not in ("edema", "vascular_congestion")]
+    listed = [category for category in ("pneumothorax", "pleural_effusion", "consolidation") if category in denied]
+    if len(listed) > 1 and dice.chance(0.7):
+        more = dice.some(rest, 1 + dice.chance(0.3)) if dice.chance(0.42) else []
+        kept = listed if dice.chance(0.5) else listed[:2]
+        groups.append(tuple(dice.some([*kept, *more], len(kept) + len(more))))
+        listed = [category for category in listed if category not in kept]
+    groups += [(category,) for category in listed]
+    if "nodule" in denied and dice.chance(0.4):
+        groups.append(("nodule",))
+    if not {"consolidation", "nodule", "pleural_effusion"} & claimed and not extras and dice.chance(0.5):
+        groups = [group for group in groups if group != ("nodule",)] + [("lung_opacity",)]
+    elif dice.chance(0.2):
+        groups.append(tuple(dice.some(rest, 1 + dice.chance(0.3))))
+    if "cardiomegaly" in denied:
+        groups.insert(0, ("cardiomegaly",))
+    return groups
+
+
+def deny(report: Draft, categories: tuple[str, ...]) -> None:
+    """Append a sentence that denies categories."""
+    dice = report.dice
+    if categories == ("lung_opacity",):
+        slots = {"certainty": _absent(dice.favour(("clear", "grossly clear")))}
+        template = dice.favour(_CLEAR_LUNGS)
+        report.state(template, categories, slots, certainty=Certainty.ABSENT, alignment=Alignment.INFERRED)
+        return
+    if categories == ("cardiomegaly",) and dice.chance(0.9):
+        slots = {"certainty": _absent(dice.favour(_NORMAL))}
+        template = dice.favour(_NORMAL_HEART)
+        report.state(template, categories, slots, certainty=Certainty.ABSENT, alignment=Alignment.NORMALISED)
+        return
+    form, words = dice.favour(_NEGATIONS)
+    slots = {"certainty": _absent(words)}
+    names = [report.spelt(dice.favour(_DENIED_NOUNS.get(category, NOUNS.get(category, ())))) for category in categories]
+    if "pneumothorax" in categories and dice.chance(report.style.terse):
+        names[categories.index("pneumothorax")] = "PTX"
+    marked = [f"<{name}>" for name in names]
+    for number, category in enumerate(categories):
+        with_ = {"consolidation": 0, "pleural_effusion": 1, "rib_fracture": 2}.get(category)
+        if with_ is not None and dice.chance((0.6, 0.15, 0.6)[with_]):
+            # "No focal consolidation or effusion": the word belongs to the noun behind it.
+            slots[f"detail@{number}"] = _DENIED_WITH[with_]
+            marked[number] = f"{{detail@{number}}} {marked[number]}"
+    joined = (
+        marked[0] if len(marked) == 1 else f"{', '.join(marked[:-1])} {dice.pick(('or', 'or', 'and'))} {marked[-1]}"
+    )
+    if len(marked) > 2 and dice.chance(0.5):
+        joined = joined.replace(" or ", ", or ")
+    template = form.replace("MENTIONS", joined)
+    if dice.chance(0.07):
+        template = f"{template[:-1]} {wording.view(dice)}."
+    report.state(template, categories, slots, certainty=Certainty.ABSENT)
+
+
+def deny_one_side(report: Draft, lesions: tuple[Lesion, ...], claimed: set[str]) -> None:
+    """Deny an effusion on the side that has none, or say that one has resolved."""
+    dice = report.dice
+    shown = {lesion.laterality for lesion in lesions if lesion.category == "pleural_effusion"}
+    free = [side for side in (Laterality.LEFT, Laterality.RIGHT) if side not in shown]
+    if report.has_prior and free and (shown or "pleural_effusion" not in claimed) and dice.chance(0.06):
+        side, (form, words) = dice.pick(free), dice.favour(_RESOLVED)
+        slots = {"change": Slot("change", words, Change.RESOLVED), "laterality": Slot("laterality", str(side), side)}
+        noun = dice.pick(NOUNS["pleural_effusion"])
+        report.state(form.replace("NOUN", noun), ("pleural_effusion",), slots, certainty=Certainty.ABSENT)
+    elif len(free) == 1 and len(shown) == 1 and dice.chance(0.25):
+        slots = {"certainty": _absent("no"), "laterality": Slot("laterality", str(free[0]), free[0])}
+        template = "{certainty} {laterality} <pleural effusion>."
+        report.state(template, ("pleural_effusion",), slots, certainty=Certainty.ABSENT)
+
+
+def _absent(words: str) -> Slot:
+    return Slot("certainty", words, Certainty.ABSENT)
