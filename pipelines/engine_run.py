@@ -82,7 +82,8 @@ class EngineRun:
         wanted
             Which sentences the engine should read at all; by default every one.
         retry
-            Codes of earlier answers to try again; then nothing else is read.
+            Codes of earlier answers to try again; beside them only what was never read is read, and not even that
+            with ``at_most``.
         at_most
             Read at most so many, the most frequent first.
 
@@ -94,7 +95,7 @@ class EngineRun:
         decided = self.staging / "pending.json"
         if decided.exists():
             return dict(json.loads(decided.read_bytes()))
-        work = partial(_choose_bucket, engine=self, wanted=wanted, retry=retry)
+        work = partial(_choose_bucket, engine=self, wanted=wanted, retry=retry, limited=at_most is not None)
         records = map_parts(self.staging, "choose", work, list(enumerate(sentences)))
         counts = {name: sum(record[name] for record in records) for name in ("wanted", "known", "pending")}
         if at_most is not None and counts["pending"] > at_most:
@@ -187,7 +188,12 @@ class _RowCounter:
 
 
 def _choose_bucket(
-    numbered: tuple[int, Shard], *, engine: EngineRun, wanted: Wanted | None, retry: frozenset[ErrorCode]
+    numbered: tuple[int, Shard],
+    *,
+    engine: EngineRun,
+    wanted: Wanted | None,
+    retry: frozenset[ErrorCode],
+    limited: bool,
 ) -> dict[str, Any]:
     bucket, shard = numbered
     file = engine.run / shard.path
@@ -200,6 +206,8 @@ def _choose_bucket(
     if retry:
         again = pc.is_in(answered["status"], value_set=pa.array(sorted(retry), pa.string()))
         chosen = np.isin(ids, answered["sentence_id"].filter(again).to_numpy())
+        # What no run has read yet would be missing from the findings, unless a limit says that it should be.
+        chosen |= ~known & (not limited)
     else:
         chosen = ~known
     pending = sentences.filter(pa.array(chosen))

@@ -79,3 +79,39 @@ def test_a_sentence_that_kills_engines_is_found_and_left_out(
         ErrorCode.ENGINE_UNTRAINED: sentences.num_rows - len(deadly),
     }
     assert any("--include-quarantined" in step for step in outcome.next_steps)
+
+
+def write_adapter(folder: Path, layers: int = 2, width: int = 128, rank: int = 4) -> Path:
+    """Write a LoRA adapter with random weights for the tiny model."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    torch.manual_seed(1)
+    weights = {}
+    for layer in range(layers):
+        for module in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            weights[f"{name}.lora_A.weight"] = torch.randn(rank, width)
+            weights[f"{name}.lora_B.weight"] = torch.randn(width, rank)
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.timeout(400)
+def test_a_lora_adapter_changes_what_the_engine_says(ingested: Ran, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    model = make_tiny_llm(tmp_path / "llm")
+    adapter = write_adapter(tmp_path / "adapter")
+    replies = []
+    for more in ((), (f"vllm.lora={adapter}", "vllm.max_lora_rank=8")):
+        settings = (f"reports={ingested.location}", f"root={tmp_path}/runs", "engine=vllm", f"vllm.model={model}")
+        outcome = run_job("extract", *settings, "max_sentences=4", "vllm.max_output_tokens=32", *more)
+        cache = Location.parse(tmp_path / "runs" / "sentence_findings" / outcome.manifest.versions["extractor"])
+        increment = cache / outcome.manifest.run_id
+        rows = read_dataset(increment, read_manifest(increment), "sentence_findings").to_pylist()
+        assert {row["status"] for row in rows} == {ErrorCode.ENGINE_UNTRAINED}
+        replies.append([row["raw_reply"] for row in rows])
+    assert len(replies[0]) == 4 and replies[0] != replies[1]
