@@ -33,6 +33,7 @@ from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.llm_settings import AutoSettings, OpenaiSettings, VllmSettings
 from pipelines.mentions import find_mentions
 from pipelines.progress import ProgressPrinter
+from pipelines.runtime import Progress, no_progress
 from pipelines.sentences import default_buckets, split_reports
 from pipelines.settle import Audit, routed_to_model, settle
 from serve.cluster import ray_session
@@ -65,6 +66,7 @@ class ExtractSettings(JobSettings):
         0, ge=0, description="sentences in a block, the grain of resuming; 0: 20000 for rules, 2000 for a model"
     )
     allow_remote: bool = operational(False, description="may sentences be sent to openai.base_url? (--allow-remote)")
+    quiet: bool = operational(False, description="say nothing before and while the job runs")
     estimate: bool = operational(False, description="say what the job would take, and stop (--estimate)")
     retry_rejected: bool = operational(
         False, description="read again only sentences whose engine failed, in a new run (--retry-rejected)"
@@ -156,7 +158,7 @@ class _ExtractJob:
 
     def work(self) -> bool:
         """Do everything, or with ``estimate`` only say what it takes; returns whether the run was published."""
-        settings, extract, progress = self.settings, self.extract, ProgressPrinter().stage
+        settings, extract, progress = self.settings, self.extract, self._progress
         total = self.reports.dataset("reports").rows
         buckets = settings.buckets or default_buckets(total)
         with extract.stage("sentences"):
@@ -186,6 +188,10 @@ class _ExtractJob:
         )
         return True
 
+    @property
+    def _progress(self) -> Progress:
+        return no_progress if self.settings.quiet else ProgressPrinter().stage
+
     def _engine_run(self, extractor: Extractor, buckets: int) -> EngineRun:
         cache = FindingsCache(self.root, extractor.fingerprint)
         run_id, folder = self.extract.run_id, self.extract.location
@@ -198,6 +204,8 @@ class _ExtractJob:
         settings = self.settings
         retry = retried_codes(quarantined=settings.include_quarantined) if settings.retry_rejected else frozenset()
         counts = run.choose(sentences, wanted=wanted, retry=retry, at_most=settings.max_sentences)
+        if settings.quiet and not settings.estimate:
+            return Forecast(extractor.name, counts["wanted"], counts["known"], counts["pending"])
         told = forecast(run, extractor, counts, always=settings.estimate)
         distinct, reports = sum(shard.rows for shard in sentences), self.reports.dataset("reports").rows
         title = None if wanted else f"{reports:,} reports hold {distinct:,} distinct sentences"
@@ -211,7 +219,7 @@ class _ExtractJob:
             return extractor.plan(dataset, options)
 
         rows = self.settings.rows_per_block or (_RULE_ROWS if extractor.name == "lexicon" else _MODEL_ROWS)
-        spent = run.execute(plan, rows_per_block=rows, progress=ProgressPrinter().stage)
+        spent = run.execute(plan, rows_per_block=rows, progress=self._progress)
         counts = Counter(
             {
                 f"{prefix}sentences_from_cache": told.known,
