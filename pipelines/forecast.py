@@ -63,14 +63,15 @@ def forecast(run: EngineRun, extractor: Extractor, counts: dict[str, int], *, al
     always
         Whether to probe a model even for few sentences.
     """
-    kept = run.staging / f"forecast-{'probed' if always else 'short'}.json"
-    if kept.exists():
-        return Forecast(**json.loads(kept.read_bytes()))
+    probed, short = (run.staging / f"forecast-{kind}.json" for kind in ("probed", "short"))
+    for kept in (probed,) if always else (probed, short):
+        if kept.exists():
+            return Forecast(**json.loads(kept.read_bytes()))
     plain = Forecast(extractor.name, counts["wanted"], counts["known"], counts["pending"])
     sample = run.sample(PROBE_ROWS)
     if sample.num_rows and (always or extractor.name == "lexicon" or plain.pending >= _WORTH_A_PROBE):
         plain = _expect(plain, extractor, probe(extractor, sample, run.staging / "probe"))
-    kept.write_bytes(json.dumps(asdict(plain)).encode())
+    (probed if always else short).write_bytes(json.dumps(asdict(plain)).encode())
     return plain
 
 
