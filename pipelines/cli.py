@@ -78,9 +78,40 @@ def _job_command(job: Job) -> Callable[..., None]:
     return command
 
 
+def extract(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    new_run: NewRun = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what it would take (a short probe included), and stop.")
+    ] = False,
+    retry_rejected: Annotated[
+        bool, typer.Option("--retry-rejected", help="Read again only the sentences whose engine failed.")
+    ] = False,
+    include_quarantined: Annotated[
+        bool,
+        typer.Option("--include-quarantined", help="With --retry-rejected: those too that killed an engine twice."),
+    ] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let engine=openai send sentences to openai.base_url.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Extract findings from reports: with rules, vLLM, an OpenAI-compatible endpoint, or rules and a model together."""
+    flags = {
+        "estimate": estimate,
+        "retry_rejected": retry_rejected,
+        "include_quarantined": include_quarantined,
+        "allow_remote": allow_remote,
+    }
+    given = [*(overrides or []), *(f"{name}=true" for name, on in flags.items() if on)]
+    run_job("extract", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
+
+
 for _job in JOBS.values():
     if not _job.name.startswith("evaluate"):
-        app.command(_job.name, cls=JobCommand)(_job_command(_job))
+        app.command(_job.name, cls=JobCommand)(extract if _job.name == "extract" else _job_command(_job))
 
 
 @app.command(cls=JobCommand)
@@ -194,6 +225,8 @@ def run_job(
             sys.stdout.write(to_yaml(settings))
             return
         outcome = module.run(settings, new_run=new_run)
+        if outcome is None:
+            return
         print_outcome(name, outcome)
         if hasattr(module, "show"):
             module.show(outcome)

@@ -71,6 +71,7 @@ class Demo:
         settings = load_settings(module.SETTINGS, name, overrides=[*overrides, f"root={self.root / 'runs'}"])
         with self.stage(label or name, what) as result:
             outcome = module.run(settings, new_run=False)
+            assert outcome is not None
             done = " (done before)" if outcome.already_finished else ""
             result.append(describe(outcome) + done)
         return outcome
@@ -114,7 +115,7 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
         f"reports={corpus}", f"images={corpus}/images", "keep_report_ids=true",
     )  # fmt: skip
     reports = f"reports={ingested.location}"
-    extracted = demo.job("extract", "rules on Ray Data", _describe_extract, reports)
+    extracted = demo.job("extract", "rules on Ray Data", _describe_extract, reports, "quiet=true")
     _prove_vllm(demo, reports)
     findings, images = f"findings={extracted.location}", f"images={ingested.location}"
     injected = demo.job("inject", "writing training pairs", _describe_inject, findings, images)
@@ -139,7 +140,7 @@ def _prove_vllm(demo: Demo, reports: str) -> None:
     demo.job(
         "extract", "starting a real engine with random weights", _describe_vllm,
         reports, "engine=vllm", f"vllm.model={model}", f"max_sentences={VLLM_SENTENCES}", "vllm.max_output_tokens=48",
-        label="vllm",
+        "quiet=true", label="vllm",
     )  # fmt: skip
 
 

@@ -1,31 +1,81 @@
-"""Phase 2 of extraction: the linear Ray Data plan Read → map → Write of each engine, resumed by row.
+"""The engines of extraction as Ray Data plans: rules, vLLM, and any OpenAI-compatible endpoint.
 
-One row in, one row out, keyed by ``sentence_id``: Ray Data's checkpoint then skips what is already written. What it
-writes has random names in any order and is only staging; the findings cache publishes it sorted.
+A plan is linear and gives one row for one row; `pipelines.engine_run` runs it, resumes it, and keeps what it finds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.extraction.engine import extract_table
+from medfilip.core.secrets import read_secret
+from medfilip.extraction.chat_client import API_KEY_SECRET, ChatEndpoint
+from medfilip.extraction.chat_engine import ChatEngine, chat_fingerprint
+from medfilip.extraction.engine import extract_table, results_table
 from medfilip.extraction.lexicon import LexiconEngine
+from medfilip.extraction.prompt import load_prompt
+from medfilip.extraction.reply import ReplyReader
+from medfilip.findings.ontology import load_ontology
 from medfilip.storage.location import Location
-from medfilip.storage.schemas import SENTENCE_FINDINGS
-from pipelines.runtime import local_concurrency, task_error
+from pipelines.llm_settings import OpenaiSettings
+from pipelines.runtime import local_concurrency
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-_MIN_BLOCKS, _MIN_ROWS = 8, 64
+SECONDS = "seconds"
+"""Extra column of a timed plan: how long the engine took for the row, in seconds; null if it does not say."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a plan is run this time.
+
+    Attributes
+    ----------
+    staging
+        Folder of the engine's intermediate files.
+    timed
+        Whether rows get the column `SECONDS`: for a probe, not for what is kept.
+    budget_factor
+        How many times longer than its setting a reply may be: more for replies that were cut off before.
+    """
+
+    staging: Location
+    timed: bool = False
+    budget_factor: int = 1
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """An engine with its settings.
+
+    Attributes
+    ----------
+    name
+        Of the engine.
+    fingerprint
+        Of everything that decides what it finds.
+    plan
+        Its Ray Data plan.
+    lanes
+        Sentences it works on at once, as far as settings say; with a row's duration that gives its speed.
+    gpus
+        GPUs it occupies.
+    """
+
+    name: str
+    fingerprint: str
+    plan: Callable[[Dataset, PlanOptions], Dataset]
+    lanes: Callable[[], int]
+    gpus: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -34,98 +84,84 @@ def lexicon_engine() -> LexiconEngine:
     return LexiconEngine()
 
 
-def extract_with_lexicon(sentences: pa.Table) -> pa.Table:
+@lru_cache(maxsize=1)
+def reply_reader() -> ReplyReader:
+    """Return the reader of models' replies of this process."""
+    return ReplyReader(load_ontology())
+
+
+def lexicon_extractor() -> Extractor:
+    """Return the rule engine."""
+    return Extractor("lexicon", lexicon_engine().fingerprint, _lexicon_plan, cluster_cores)
+
+
+def _lexicon_plan(dataset: Dataset, options: PlanOptions) -> Dataset:
+    extract = partial(extract_with_lexicon, timed=options.timed)
+    return dataset.map_batches(extract, batch_format="pyarrow", num_cpus=1, concurrency=local_concurrency())
+
+
+def extract_with_lexicon(sentences: pa.Table, *, timed: bool = False) -> pa.Table:
     """Run the rule engine over a batch; the engine is built once in each worker process."""
-    return extract_table(lexicon_engine(), sentences)
+    engine = lexicon_engine()
+    start = time.perf_counter()
+    table = extract_table(engine, sentences)
+    seconds = (time.perf_counter() - start) / max(1, sentences.num_rows)
+    return timed_table(table, [seconds] * sentences.num_rows) if timed else table
 
 
-def lexicon_plan(dataset: Dataset) -> Dataset:
-    """Return the rule engine's plan."""
-    return dataset.map_batches(
-        extract_with_lexicon, batch_format="pyarrow", num_cpus=1, concurrency=local_concurrency()
-    )
+def openai_extractor(settings: OpenaiSettings, *, allow_remote: bool) -> Extractor:
+    """Return a chat endpoint as an engine.
 
-
-def run_plan(
-    pending: pa.Table, staging: Location, plan: Callable[[Dataset], Dataset], *, rows_per_block: int
-) -> pa.Table:
-    """Run an engine's plan over the pending sentences and return its rows, one for each.
-
-    The pending sentences are written first, since Ray filters only what it reads from files; a resumed run finds them
-    there and computes only the rows that are not yet written.
+    Raises
+    ------
+    MedfilipError
+        ``remote_not_allowed`` unless sending sentences there was allowed. An address on this machine is no exception:
+        what listens there may be a tunnel.
     """
-    import ray
-
-    target = staging / "found"
-    source = pending_file(staging).parent
-    pending = _fix_pending(pending_file(staging), pending)
-    target.make_dir()
-    if not pending.num_rows:
-        return SENTENCE_FINDINGS.empty()
-    try:
-        with _checkpointed(staging / "checkpoint"):
-            dataset = ray.data.read_parquet(source.path, filesystem=source.filesystem)
-            # A block is the grain of resuming and of parallel work; Ray's own default is one block for 128 MB.
-            rows = min(rows_per_block, max(_MIN_ROWS, -(-pending.num_rows // _MIN_BLOCKS)))
-            dataset = plan(dataset.repartition(target_num_rows_per_block=rows))
-            dataset.write_parquet(target.path, filesystem=target.filesystem)
-    except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
-        raise task_error(error) from error
-    return _collect(target, pending)
-
-
-def pending_file(staging: Location) -> Location:
-    """Where the sentences given to an engine stand while the run is unfinished."""
-    return staging / "pending" / "sentences.parquet"
-
-
-def _fix_pending(file: Location, pending: pa.Table) -> pa.Table:
-    """Write the pending sentences, or return those an earlier attempt wrote: the checkpoint counts from them."""
-    if file.exists():
-        return pq.read_table(file.path, filesystem=file.filesystem)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pending, sink)
-    file.write_bytes(sink.getvalue().to_pybytes())
-    return pending
-
-
-def _collect(target: Location, pending: pa.Table) -> pa.Table:
-    tables = [
-        SENTENCE_FINDINGS.conform(pq.read_table(file.path, filesystem=file.filesystem))
-        for file in target.children()
-        if file.name.endswith(".parquet")
-    ]
-    found = pa.concat_tables(tables) if tables else SENTENCE_FINDINGS.empty()
-    expected, ids = set(pending["sentence_id"].to_pylist()), found["sentence_id"].to_pylist()
-    if len(ids) != len(expected) or set(ids) != expected:
+    if not allow_remote:
         raise MedfilipError(
-            ErrorCode.ENGINE_FAILED,
-            f"The engine was given {len(expected)} sentences and returned {len(ids)} rows.",
-            fix="Start the job again; if this repeats, start another run with --new-run.",
+            ErrorCode.REMOTE_NOT_ALLOWED,
+            "The openai engine sends sentences of reports to 'openai.base_url', and nobody has allowed that.",
+            fix="If the licence of the reports and your institution permit it, add --allow-remote.",
         )
-    return found
+    if not settings.base_url or not settings.model:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            "The openai engine needs an address and a model.",
+            fix="Give openai.base_url=https://HOST/v1 and openai.model=NAME.",
+        )
+    endpoint = ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries)
+    decided = chat_fingerprint(endpoint, load_prompt(), reply_reader(), settings.max_output_tokens)
+    return Extractor("openai", decided, partial(_openai_plan, settings=settings), lambda: settings.concurrency)
 
 
-@contextmanager
-def _checkpointed(folder: Location) -> Iterator[None]:
-    """Turn Ray Data's row checkpoint on for the plans built inside."""
-    from ray.data import DataContext
-    from ray.data.checkpoint import CheckpointConfig
+def _openai_plan(dataset: Dataset, options: PlanOptions, *, settings: OpenaiSettings) -> Dataset:
+    extract = partial(ask_endpoint, settings=settings, options=options)
+    # One task at a time keeps the bound on requests a bound for the whole job.
+    return dataset.map_batches(extract, batch_format="pyarrow", num_cpus=0.5, concurrency=1)
 
-    folder.make_dir()
-    context = DataContext.get_current()
-    before = context.checkpoint_config
-    context.checkpoint_config = CheckpointConfig(
-        id_column="sentence_id",
-        checkpoint_path=folder.path,
-        override_filesystem=folder.filesystem,
-        # Kept: with Ray's default, a job started again after success would write every row a second time.
-        delete_checkpoint_on_success=False,
+
+def ask_endpoint(sentences: pa.Table, *, settings: OpenaiSettings, options: PlanOptions) -> pa.Table:
+    """Ask a chat endpoint about a batch; the key is read where it is needed and never travels with the plan."""
+    engine = ChatEngine(
+        ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries),
+        load_prompt(),
+        reply_reader(),
+        api_key=read_secret(API_KEY_SECRET),
+        concurrency=settings.concurrency,
+        max_tokens=settings.max_output_tokens * options.budget_factor,
     )
-    try:
-        yield
-    finally:
-        context.checkpoint_config = before
+    start = time.perf_counter()
+    results = engine.extract_many(sentences["text"].to_pylist(), sentences["context"].to_pylist())
+    table = results_table(sentences["sentence_id"], engine.name, results)
+    lanes = min(settings.concurrency, max(1, sentences.num_rows))
+    seconds = (time.perf_counter() - start) * lanes / max(1, sentences.num_rows)
+    return timed_table(table, [seconds] * sentences.num_rows) if options.timed else table
+
+
+def timed_table(table: pa.Table, seconds: Sequence[float | None]) -> pa.Table:
+    """Add the column `SECONDS` to an engine's rows."""
+    return table.append_column(SECONDS, pa.array(seconds, pa.float64()))
 
 
 def cluster_has_gpus() -> bool:
@@ -133,6 +169,13 @@ def cluster_has_gpus() -> bool:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+def cluster_cores() -> int:
+    """Return how many rule engines the cluster runs at once."""
+    import ray
+
+    return local_concurrency() or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def engine_environment() -> dict[str, Any]:

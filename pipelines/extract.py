@@ -1,4 +1,4 @@
-"""Extract: `reports` → `sentences`, `occurrences`, `mentions`, `resolved_findings` and `rejected`.
+"""Extract: `reports` → `sentences`, `occurrences`, `mentions`, `resolved_findings`, `rejected` and `review_queue`.
 
 A million reports hold far fewer distinct sentences: each is extracted once, kept in the findings cache of its
 extractor, and carried back to every report it stands in.
@@ -7,157 +7,247 @@ extractor, and carried back to every report it stands in.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
+from rich.console import Console
 
-from medfilip.core.errors import ErrorCode
+from medfilip.core.fingerprint import fingerprint
 from medfilip.core.settings import operational
-from medfilip.extraction.engine import OK
+from medfilip.extraction.routing import ROUTING_VERSION
 from medfilip.findings.ontology import load_ontology
 from medfilip.reports.sentences import SPLITTER_VERSION
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Shard, read_manifest, run_folder
-from medfilip.storage.run import Run, open_run
-from medfilip.storage.schemas import REJECTED, SENTENCES
-from medfilip.storage.shards import decode_shard, write_shard
-from pipelines.engines import lexicon_engine, lexicon_plan, pending_file, run_plan
-from pipelines.findings_cache import FindingsCache
+from medfilip.storage.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest, run_folder
+from medfilip.storage.run import RUN_FILE, Run, RunSpec, open_run
+from medfilip.storage.schemas import SENTENCES
+from medfilip.storage.shards import decode_shard
+from pipelines.engine_run import EngineRun, retried_codes
+from pipelines.engines import Extractor, PlanOptions, lexicon_extractor, openai_extractor
+from pipelines.findings_cache import RETRIED, FindingsCache
+from pipelines.forecast import Forecast, forecast, forecast_table
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.mentions import find_mentions, write_lookup
-from pipelines.sentences import split_reports
-from pipelines.vllm_plan import VllmSettings, vllm_fingerprint, vllm_plan
+from pipelines.llm_settings import AutoSettings, OpenaiSettings, VllmSettings
+from pipelines.mentions import find_mentions
+from pipelines.progress import ProgressPrinter
+from pipelines.runtime import Progress, no_progress
+from pipelines.sentences import default_buckets, split_reports
+from pipelines.settle import Audit, routed_to_model, settle
 from serve.cluster import ray_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ray.data import Dataset
+
+    from pipelines.engine_run import Wanted
 
 
 class ExtractSettings(JobSettings):
     """Settings of ``medfilip extract``."""
 
     reports: str = Field(description="run of an ingest job: the folder that holds its manifest.json")
-    engine: Literal["lexicon", "vllm"] = Field("lexicon", description="lexicon (rules, CPU) or vllm (local model)")
-    max_sentences: int | None = Field(
-        None, ge=1, description="extract at most so many new sentences, most frequent first"
+    engine: Literal["lexicon", "vllm", "openai", "auto"] = Field(
+        "lexicon",
+        description="lexicon (rules, CPU), vllm (local model), openai (any endpoint; needs --allow-remote), or auto "
+        "(rules, and a model for what they doubt)",
     )
-    buckets: int = Field(8, ge=1, le=4096, description="ranges of sentence ids, each merged on its own")
+    max_sentences: int | None = Field(
+        None, ge=1, description="an engine reads at most so many new sentences, most frequent first"
+    )
+    buckets: int = Field(
+        0, ge=0, le=4096, description="ranges of sentence ids, each merged on its own; 0: by the number of reports"
+    )
     vllm: VllmSettings = Field(VllmSettings(), description="the vLLM engine")
-    rows_per_block: int = operational(2000, ge=1, description="sentences in a block: the grain of resuming")
+    openai: OpenaiSettings = Field(OpenaiSettings(), description="the endpoint of the openai engine")
+    auto: AutoSettings = Field(AutoSettings(), description="the auto engine")
+    rows_per_block: int = operational(
+        0, ge=0, description="sentences in a block, the grain of resuming; 0: 20000 for rules, 2000 for a model"
+    )
+    allow_remote: bool = operational(False, description="may sentences be sent to openai.base_url? (--allow-remote)")
+    quiet: bool = operational(False, description="say nothing before and while the job runs")
+    estimate: bool = operational(False, description="say what the job would take, and stop (--estimate)")
+    retry_rejected: bool = operational(
+        False, description="read again only sentences whose engine failed, in a new run (--retry-rejected)"
+    )
+    include_quarantined: bool = operational(
+        False, description="with retry_rejected: also those that killed an engine twice (--include-quarantined)"
+    )
 
 
 SETTINGS = ExtractSettings
 
 
-def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome:
-    """Extract the findings of a corpus; see the module's text."""
+def run(settings: ExtractSettings, *, new_run: bool = False) -> Outcome | None:
+    """Extract the findings of a corpus; see the module's text. With ``estimate``, there is no outcome."""
     source = run_folder(settings.reports)
     reports = read_manifest(source)
-    extractor = vllm_fingerprint(settings.vllm) if settings.engine == "vllm" else lexicon_engine().fingerprint
-    spec = job_spec(
-        "extract",
-        # The path of the input and the model are in the fingerprints of input and extractor.
-        {name: value for name, value in settings.semantic().items() if name not in ("reports", "vllm")},
-        inputs={"reports": reports.fingerprint},
-        versions={"extractor": extractor, "splitter": SPLITTER_VERSION, "ontology": load_ontology().fingerprint},
-    )
+    extractors = _extractors(settings)
+    spec = _spec(settings, reports, extractors)
     root = Location.parse(settings.root)
+    new_run = new_run or (settings.retry_rejected and _has_finished(root, spec))
     with open_run(root, spec, new_run=new_run) as extract:
         if extract.manifest is not None:
             return _outcome(extract, already_finished=True)
         with ray_session(settings.ray, settings.ray.address):
-            with extract.stage("sentences"):
-                shards = split_reports(extract.location, extract.staging, source, reports, settings.buckets)
-            cache = FindingsCache(root, extractor)
-            with extract.stage(settings.engine):
-                counts = _find(extract, settings, cache, shards["sentences"])
-            with extract.stage("mentions"):
-                settled, rejected = _settled(extract, cache, shards["sentences"])
-                rejected = pa.concat_tables([rejected, _failed(extract, settled)])
-                write_lookup(extract.staging, settled)
-                mentions, found = find_mentions(extract.location, extract.staging, source, reports)
-            refused = write_shard(extract.location, "rejected/sentences.parquet", REJECTED, rejected)
-            reasons = Counter(rejected["code"].to_pylist())
-            datasets = shards | mentions | {"rejected": [refused]}
-            extract.publish(datasets, counts={**found, **counts}, rejected=reasons)
+            job = _ExtractJob(settings, extract, source, reports, extractors, root)
+            if not job.work():
+                return None
     return _outcome(extract)
 
 
+def _extractors(settings: ExtractSettings) -> list[Extractor]:
+    """Return the engines of a run: the first reads everything, the second what the first leaves to it."""
+    kind = settings.auto.model if settings.engine == "auto" else settings.engine
+    first = [lexicon_extractor()] if settings.engine in ("auto", "lexicon") else []
+    if kind == "vllm":
+        from pipelines.vllm_plan import vllm_extractor
+
+        return [*first, vllm_extractor(settings.vllm)]
+    if kind == "openai":
+        return [*first, openai_extractor(settings.openai, allow_remote=settings.allow_remote)]
+    return first
+
+
+def _spec(settings: ExtractSettings, reports: Manifest, extractors: list[Extractor]) -> RunSpec:
+    # The path of the input and the models are in the fingerprints of input and extractors.
+    config = {name: value for name, value in settings.semantic().items() if name not in _IN_FINGERPRINTS}
+    versions = {"splitter": SPLITTER_VERSION, "ontology": load_ontology().fingerprint}
+    if settings.engine == "auto":
+        rules, model = (extractor.fingerprint for extractor in extractors)
+        routing = [ROUTING_VERSION, settings.auto.audit_share, settings.auto.seed]
+        versions |= {"rules": rules, "model": model, "extractor": fingerprint([rules, model, routing])}
+    else:
+        versions["extractor"] = extractors[0].fingerprint
+    return job_spec("extract", config, inputs={"reports": reports.fingerprint}, versions=versions)
+
+
+# A second or two of rules, a few minutes of a model: less would be spent on writing files, more lost in a crash.
+_RULE_ROWS, _MODEL_ROWS = 20_000, 2_000
+_IN_FINGERPRINTS = ("reports", "vllm", "openai", "auto")
+
+
+def _has_finished(root: Location, spec: RunSpec) -> bool:
+    """Whether the newest run of these settings has been published: then trying again means another run."""
+    folder = root / f"{spec.job}-{spec.fingerprint}"
+    earlier = [child for child in folder.children() if (child / RUN_FILE).exists()]
+    return bool(earlier) and (earlier[-1] / MANIFEST_NAME).exists()
+
+
 def _outcome(extract: Run, *, already_finished: bool = False) -> Outcome:
-    step = f"medfilip inject findings={extract.location} images=INGEST_RUN"
-    return Outcome.of(extract, step, already_finished=already_finished)
+    assert extract.manifest is not None
+    steps = [f"medfilip inject findings={extract.location} images=INGEST_RUN"]
+    if RETRIED.intersection(extract.manifest.rejected):
+        steps.append("the same command with --retry-rejected reads only the sentences whose engine failed")
+    if "engine_quarantined" in extract.manifest.rejected:
+        steps.append("--retry-rejected --include-quarantined reads those too that killed an engine twice")
+    return Outcome.of(extract, *steps, already_finished=already_finished)
 
 
-def _find(extract: Run, settings: ExtractSettings, cache: FindingsCache, shards: list[Shard]) -> Counter[str]:
-    """Extract the sentences the cache lacks and publish them into it."""
-    sentences = _read_sentences(extract, shards)
-    if not cache.has(extract.run_id):
-        pending = sentences.filter(pa.array(~np.isin(sentences["sentence_id"].to_numpy(), cache.known_ids())))
-        if settings.max_sentences is not None:
-            order = [("count", "descending"), ("sentence_id", "ascending")]
-            pending = pending.sort_by(order).slice(0, settings.max_sentences)
-        plan: Callable[[Dataset], Dataset] = lexicon_plan
-        if settings.engine == "vllm":
-            plan = partial(vllm_plan, settings=settings.vllm)
-        found = run_plan(pending, extract.staging, plan, rows_per_block=settings.rows_per_block)
-        cache.publish(extract.run_id, found)
-    settled = int(np.isin(sentences["sentence_id"].to_numpy(), cache.known_ids()).sum())
-    extracted = cache.rows_of(extract.run_id)
-    return Counter(
-        {
-            "distinct_sentences": sentences.num_rows,
-            "sentence_occurrences": int(pc.sum(sentences["count"]).as_py() or 0),
-            "sentences_from_cache": settled - extracted,
-            "sentences_extracted": extracted,
-        }
-    )
+@dataclass(frozen=True)
+class _ExtractJob:
+    """The job between its opened run and its manifest."""
+
+    settings: ExtractSettings
+    extract: Run
+    source: Location
+    reports: Manifest
+    extractors: list[Extractor]
+    root: Location
+
+    def work(self) -> bool:
+        """Do everything, or with ``estimate`` only say what it takes; returns whether the run was published."""
+        settings, extract, progress = self.settings, self.extract, self._progress
+        total = self.reports.dataset("reports").rows
+        buckets = settings.buckets or default_buckets(total)
+        with extract.stage("sentences"):
+            shards = split_reports(extract.location, extract.staging, self.source, self.reports, buckets, progress)
+        runs = [self._engine_run(extractor, buckets) for extractor in self.extractors]
+        audit = Audit(settings.auto.audit_share, settings.auto.seed)
+        counts: Counter[str] = Counter()
+        for index, (run, extractor) in enumerate(zip(runs, self.extractors, strict=True)):
+            wanted = partial(routed_to_model, rules=runs[0], audit=audit) if index else None
+            told = self._announce(run, extractor, shards["sentences"], wanted)
+            if settings.estimate and (index or len(runs) == 1):
+                return False
+            with extract.stage(extractor.name):
+                counts.update(self._execute(run, extractor, told, "model_" if index else ""))
+        with extract.stage("settle"):
+            model = runs[1] if len(runs) > 1 else None
+            settled = settle(shards["sentences"], runs[0], model, audit, extract.staging, progress)
+        with extract.stage("mentions"):
+            mentions, found = find_mentions(
+                extract.location, extract.staging, self.source, self.reports, buckets, progress
+            )
+        extract.publish(
+            shards | mentions | settled.shards,
+            counts={**found, **counts, **settled.counts, **self._sentence_counts(shards["sentences"])},
+            rejected=settled.rejected,
+            metrics=_metrics(counts, settled.counts, sum(shard.rows for shard in shards["sentences"])),
+        )
+        return True
+
+    @property
+    def _progress(self) -> Progress:
+        return no_progress if self.settings.quiet else ProgressPrinter().stage
+
+    def _engine_run(self, extractor: Extractor, buckets: int) -> EngineRun:
+        cache = FindingsCache(self.root, extractor.fingerprint)
+        run_id, folder = self.extract.run_id, self.extract.location
+        return EngineRun(extractor.name, cache, run_id, folder, self.extract.staging / extractor.name, buckets)
+
+    def _announce(
+        self, run: EngineRun, extractor: Extractor, sentences: list[Shard], wanted: Wanted | None
+    ) -> Forecast:
+        """Fix what the engine reads, and say what that takes."""
+        settings = self.settings
+        retry = retried_codes(quarantined=settings.include_quarantined) if settings.retry_rejected else frozenset()
+        counts = run.choose(sentences, wanted=wanted, retry=retry, at_most=settings.max_sentences)
+        if settings.quiet and not settings.estimate:
+            return Forecast(extractor.name, counts["wanted"], counts["known"], counts["pending"])
+        told = forecast(run, extractor, counts, always=settings.estimate)
+        distinct, reports = sum(shard.rows for shard in sentences), self.reports.dataset("reports").rows
+        title = None if wanted else f"{reports:,} reports hold {distinct:,} distinct sentences"
+        Console(highlight=False).print(forecast_table([told], title))
+        return told
+
+    def _execute(self, run: EngineRun, extractor: Extractor, told: Forecast, prefix: str) -> Counter[str]:
+        options = PlanOptions(run.staging, budget_factor=2 if self.settings.retry_rejected else 1)
+
+        def plan(dataset: Dataset) -> Dataset:
+            return extractor.plan(dataset, options)
+
+        rows = self.settings.rows_per_block or (_RULE_ROWS if extractor.name == "lexicon" else _MODEL_ROWS)
+        spent = run.execute(plan, rows_per_block=rows, progress=self._progress)
+        counts = Counter(
+            {
+                f"{prefix}sentences_from_cache": told.known,
+                f"{prefix}sentences_extracted": run.cache.rows_of(run.run_id),
+            }
+        )
+        if any(spent[name] for name in ("input_tokens", "output_tokens")):
+            counts.update({name: spent[name] for name in ("input_tokens", "output_tokens", "cached_tokens")})
+            counts["model_findings"] = spent["findings"]
+        return counts
+
+    def _sentence_counts(self, sentences: list[Shard]) -> dict[str, int]:
+        occurrences = 0
+        for shard in sentences:
+            file = self.extract.location / shard.path
+            table = decode_shard(file.read_bytes(), file, SENTENCES, ["count"])
+            occurrences += int(pc.sum(table["count"]).as_py() or 0)
+        distinct = sum(shard.rows for shard in sentences)
+        return {"distinct_sentences": distinct, "sentence_occurrences": occurrences}
 
 
-def _read_sentences(extract: Run, shards: list[Shard]) -> pa.Table:
-    tables = [
-        decode_shard((extract.location / shard.path).read_bytes(), extract.location / shard.path, SENTENCES)
-        for shard in shards
-    ]
-    return pa.concat_tables(tables)
-
-
-def _settled(extract: Run, cache: FindingsCache, shards: list[Shard]) -> tuple[pa.Table, pa.Table]:
-    """Return this run's rows of the cache, and a ``rejected`` row for each sentence no engine could settle."""
-    ids = _read_sentences(extract, shards)["sentence_id"]
-    found = cache.read()
-    found = found.filter(pc.is_in(found["sentence_id"], value_set=ids.combine_chunks()))
-    failed = found.filter(pc.not_equal(found["status"], OK))
-    rows: list[dict[str, object]] = [
-        {
-            "id": str(row["sentence_id"]),
-            "stage": "extract",
-            "code": row["status"],
-            "message": f"The engine '{row['engine']}' gave no usable answer for this sentence.",
-        }
-        for row in failed.select(["sentence_id", "status", "engine"]).to_pylist()
-    ]
-    return found, REJECTED.from_rows(rows)
-
-
-def _failed(extract: Run, settled: pa.Table) -> pa.Table:
-    """Return a ``rejected`` row for each sentence this run gave to an engine that failed on it."""
-    file = pending_file(extract.staging)
-    if not file.exists():
-        return REJECTED.empty()
-    known = set(settled["sentence_id"].to_pylist())
-    given = pq.read_table(file.path, filesystem=file.filesystem)["sentence_id"].to_pylist()
-    message = "The engine failed on this sentence; the next run tries it again."
-    return REJECTED.from_rows(
-        [
-            {"id": str(sentence), "stage": "extract", "code": ErrorCode.ENGINE_FAILED, "message": message}
-            for sentence in given
-            if sentence not in known
-        ]
-    )
+def _metrics(counts: Counter[str], settled: Counter[str], distinct: int) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if "sentences_doubtful" in settled:
+        metrics["share_doubtful"] = settled["sentences_doubtful"] / max(1, distinct)
+        metrics["share_audited"] = settled["sentences_audited"] / max(1, distinct)
+    if settled["audit_answered"]:
+        metrics["audit_agreement"] = settled["audit_agreed"] / settled["audit_answered"]
+    if counts["model_findings"]:
+        metrics["output_tokens_per_finding"] = counts["output_tokens"] / counts["model_findings"]
+    return metrics

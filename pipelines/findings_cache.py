@@ -1,12 +1,14 @@
-"""The cache of sentence findings: published increments under one extractor fingerprint, in which an id occurs once.
+"""The cache of sentence findings: published increments under one extractor fingerprint.
 
-``<root>/sentence_findings/<extractor fingerprint>/<run id>/`` holds what one run added. A run first asks which ids it
-lacks, computes those, and publishes them under a lease, so that two runs never publish one id twice.
+``<root>/sentence_findings/<extractor fingerprint>/<run id>/`` holds what one run added, cut into ranges of ids. A run
+first asks which ids it lacks, computes those, and publishes them under a lease. An id stands in one increment, save
+that a sentence whose answer was a failure may be tried again: then the later answer, or the usable one, is what counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,69 +17,85 @@ import pyarrow.compute as pc
 
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.extraction.engine import OK
 from medfilip.storage.lease import Lease
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import MANIFEST_NAME, DatasetEntry, Manifest, read_manifest
+from medfilip.storage.manifest import MANIFEST_NAME, DatasetEntry, Manifest, Shard, read_manifest
 from medfilip.storage.schemas import SENTENCE_FINDINGS
-from medfilip.storage.shards import read_dataset, write_shard
+from medfilip.storage.shards import read_shard, write_shard
+from pipelines.sentences import bucket_bounds
 
-ROWS_PER_SHARD = 500_000
+RETRIED = frozenset(
+    {
+        ErrorCode.ENGINE_FAILED,
+        ErrorCode.REPLY_EMPTY,
+        ErrorCode.REPLY_INVALID,
+        ErrorCode.REPLY_REFUSED,
+        ErrorCode.REPLY_TRUNCATED,
+    }
+)
+"""Failures that another try may mend; a sentence that is too long stays too long."""
+
 _LEASE_WAIT_S = 300.0
 
 
+@dataclass(frozen=True)
 class FindingsCache:
     """What one extractor has found in which sentence, over all runs below one root."""
 
-    def __init__(self, root: Location, extractor_fingerprint: str) -> None:
-        self._fingerprint = extractor_fingerprint
-        self._folder = root / "sentence_findings" / extractor_fingerprint
+    root: Location
+    extractor: str
 
-    def known_ids(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Return the sorted ids of all published increments."""
-        ids = [table["sentence_id"].to_numpy() for table in self._tables(["sentence_id"])]
-        return np.unique(np.concatenate(ids)) if ids else np.empty(0, np.int64)
-
-    def read(self) -> pa.Table:
-        """Return all published rows, sorted by ``sentence_id``."""
-        tables = list(self._tables(None))
-        table = pa.concat_tables(tables) if tables else SENTENCE_FINDINGS.empty()
-        return table.sort_by("sentence_id")
+    @property
+    def folder(self) -> Location:
+        """Folder of all increments."""
+        return self.root / "sentence_findings" / self.extractor
 
     def has(self, run_id: str) -> bool:
         """Whether a run has published its increment."""
-        return (self._folder / run_id / MANIFEST_NAME).exists()
+        return (self.folder / run_id / MANIFEST_NAME).exists()
 
     def rows_of(self, run_id: str) -> int:
         """Return how many rows a run has added."""
-        return read_manifest(self._folder / run_id).dataset(SENTENCE_FINDINGS.name).rows
+        return read_manifest(self.folder / run_id).dataset(SENTENCE_FINDINGS.name).rows
 
-    def publish(self, run_id: str, rows: pa.Table) -> None:
-        """Publish the rows whose ids are not known yet, as one increment.
+    def read_range(self, bucket: int, buckets: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows that count of one range of ids, sorted by ``sentence_id``.
 
-        Rows on which the engine itself failed are left out: the next run tries them again.
+        Parameters
+        ----------
+        columns
+            Columns wanted; ``sentence_id`` and ``status`` always come with them.
         """
-        increment = self._folder / run_id
-        started = datetime.now(UTC)
-        self._folder.make_dir()
-        lease = Lease.acquire(self._folder, wait_s=_LEASE_WAIT_S)
+        wanted = None if columns is None else list(dict.fromkeys(("sentence_id", "status", *columns)))
+        first, last = bucket_bounds(bucket, buckets)
+        tables = []
+        for table in self._tables(first, last, wanted):
+            ids = table["sentence_id"].to_numpy()
+            begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
+            tables.append(table.slice(begin, end - begin))
+        if not tables:
+            empty = SENTENCE_FINDINGS.empty()
+            return empty.select(wanted) if wanted else empty
+        return latest(tables)
+
+    def write_range(self, run_id: str, bucket: int, buckets: int, rows: pa.Table) -> Shard:
+        """Write one range of a run's increment, sorted; the increment counts only once it is published."""
+        path = f"part-{bucket:05d}-of-{buckets:05d}.parquet"
+        return write_shard(self.folder / run_id, path, SENTENCE_FINDINGS, rows.sort_by("sentence_id"))
+
+    def publish(self, run_id: str, shards: Sequence[Shard]) -> None:
+        """Publish the ranges a run has written as one increment."""
+        increment, started = self.folder / run_id, datetime.now(UTC)
+        self.folder.make_dir()
+        lease = Lease.acquire(self.folder, wait_s=_LEASE_WAIT_S)
         try:
-            new = ~np.isin(rows["sentence_id"].to_numpy(), self.known_ids())
-            answered = pc.not_equal(rows["status"], ErrorCode.ENGINE_FAILED)
-            fresh = rows.filter(pc.and_(pa.array(new), answered)).sort_by("sentence_id")
-            shards = [
-                write_shard(
-                    increment,
-                    f"part-{number:05d}.parquet",
-                    SENTENCE_FINDINGS,
-                    fresh.slice(number * ROWS_PER_SHARD, ROWS_PER_SHARD),
-                )
-                for number in range(-(-fresh.num_rows // ROWS_PER_SHARD))
-            ]
-            entry = DatasetEntry(schema_version=SENTENCE_FINDINGS.version, rows=fresh.num_rows, shards=tuple(shards))
+            rows = sum(shard.rows for shard in shards)
+            entry = DatasetEntry(schema_version=SENTENCE_FINDINGS.version, rows=rows, shards=tuple(shards))
             manifest = Manifest(
                 job="sentence_findings",
                 run_id=run_id,
-                config_fingerprint=self._fingerprint,
+                config_fingerprint=self.extractor,
                 code_version=__version__,
                 config={},
                 datasets={SENTENCE_FINDINGS.name: entry},
@@ -88,12 +106,33 @@ class FindingsCache:
         finally:
             lease.release()
 
-    def _tables(self, columns: list[str] | None) -> Iterator[pa.Table]:
-        for folder in self._folder.children():
+    def _tables(self, first: int, last: int, columns: list[str] | None) -> Iterator[pa.Table]:
+        """Yield the published shards that can hold ids of a range, increment by increment."""
+        for folder in self.folder.children():
             if not (folder / MANIFEST_NAME).exists():
                 continue
             try:
-                yield read_dataset(folder, read_manifest(folder), SENTENCE_FINDINGS.name, columns)
+                for shard in read_manifest(folder).dataset(SENTENCE_FINDINGS.name).shards:
+                    begin, end = _range_of(shard)
+                    if shard.rows and begin <= last and first <= end:
+                        yield read_shard(folder, shard, SENTENCE_FINDINGS, columns)
             except MedfilipError as error:
                 fix = f"Delete the folder {folder}: its sentences are then extracted again."
                 raise MedfilipError(error.code, error.message, fix=fix) from error
+
+
+def _range_of(shard: Shard) -> tuple[int, int]:
+    """Return the range of ids that a shard's name states."""
+    bucket, buckets = shard.path.removeprefix("part-").removesuffix(".parquet").split("-of-")
+    return bucket_bounds(int(bucket), int(buckets))
+
+
+def latest(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return one row for each id: a usable answer before a failure, then the one of the later table."""
+    order = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
+    table = pa.concat_tables(tables)
+    usable = pc.equal(table["status"], OK).to_numpy(zero_copy_only=False)
+    ids = table["sentence_id"].to_numpy()
+    ranked = np.lexsort((order, usable, ids))
+    final = np.append(ids[ranked][1:] != ids[ranked][:-1], [True])[: len(ranked)]
+    return table.take(ranked[final]).combine_chunks()

@@ -28,8 +28,8 @@ class JobModule(Protocol):
 
     SETTINGS: type[JobSettings]
 
-    def run(self, settings: JobSettings, *, new_run: bool) -> Outcome:
-        """Run the job to its published manifest."""
+    def run(self, settings: JobSettings, *, new_run: bool) -> Outcome | None:
+        """Run the job to its published manifest; ``None`` if it was only asked what it would do."""
         ...
 
 

@@ -1,132 +1,175 @@
-"""Phases 3 and 4 of extraction: sentence findings → `mentions` in reports → `resolved_findings` of studies."""
+"""Phases 3 and 4 of extraction: sentence findings → `mentions` in reports → `resolved_findings` of studies.
+
+A worker holds one report shard, its occurrences, and of the findings those of the sentences that stand in it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from medfilip.core.ids import hash64
-from medfilip.extraction.engine import OK
 from medfilip.findings.resolve import resolve_report
 from medfilip.reports.sentences import normal_form
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard
-from medfilip.storage.schemas import MENTIONS, OCCURRENCES, REPORTS, RESOLVED_FINDINGS
+from medfilip.storage.schemas import EVIDENCE, MENTIONS, OCCURRENCES, REPORTS, RESOLVED_FINDINGS
 from medfilip.storage.shards import decode_shard, read_shard, write_shard
-from pipelines.runtime import map_parts
-from pipelines.sentences import NumberedShard, numbered_shards
+from pipelines.runtime import Progress, map_parts
+from pipelines.sentences import REPORTS_AT_ONCE, NumberedShard, numbered_shards
+from pipelines.settle import look_up
 
-LOOKUP_NAME = "lookup.arrow"
-
-
-def write_lookup(staging: Location, findings: pa.Table) -> None:
-    """Write the sentence findings, sorted by id, where every worker can map them into memory.
-
-    Once for a run: after a crash the cache may know more, and half of the mentions would have been made with less.
-    """
-    if (staging / LOOKUP_NAME).exists():
-        return
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, findings.schema) as writer:
-        writer.write_table(findings.combine_chunks())
-    (staging / LOOKUP_NAME).write_bytes(sink.getvalue().to_pybytes())
+Positions = npt.NDArray[np.int64]
 
 
 def find_mentions(
-    run: Location, staging: Location, source: Location, manifest: Manifest
+    run: Location,
+    staging: Location,
+    source: Location,
+    manifest: Manifest,
+    buckets: int,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, list[Shard]], Counter[str]]:
     """Write ``mentions`` and ``resolved_findings``, one shard for one report shard."""
-    work = partial(_mentions_of_shard, run=run, staging=staging, source=source)
-    records = map_parts(staging, "mentions", work, numbered_shards(manifest, "reports"))
+    work = partial(_mentions_of_shard, run=run, staging=staging, source=source, buckets=buckets)
+    records = map_parts(staging, "mentions", work, numbered_shards(manifest, "reports"), progress=progress)
     counts: Counter[str] = Counter()
     for record in records:
-        counts += Counter(record["counts"])
+        counts.update(record["counts"])
     shards = {name: [Shard(**record[name]) for record in records] for name in (MENTIONS.name, RESOLVED_FINDINGS.name)}
     return shards, counts
 
 
 def _mentions_of_shard(
-    numbered: NumberedShard, *, run: Location, staging: Location, source: Location
+    numbered: NumberedShard, *, run: Location, staging: Location, source: Location, buckets: int
 ) -> dict[str, Any]:
     number, shard = numbered
-    lookup = _Lookup.open(str(staging / LOOKUP_NAME))
-    reports = {
-        row["report_id"]: row
-        for row in read_shard(source, shard, REPORTS, ["report_id", "study_id", "text"]).to_pylist()
-    }
+    reports = read_shard(source, shard, REPORTS, ["report_id", "study_id", "text"])
     name = f"part-{number:05d}.parquet"
     file = run / f"occurrences/{name}"
-    by_report: dict[str, list[dict[str, Any]]] = {report_id: [] for report_id in reports}
-    for occurrence in decode_shard(file.read_bytes(), file, OCCURRENCES).to_pylist():
-        report = reports[occurrence["report_id"]]
-        by_report[occurrence["report_id"]] += _mentions(occurrence, report, lookup)
-    mentions = [mention for found in by_report.values() for mention in found]
-    resolved = [finding for found in by_report.values() for finding in resolve_report(found)]
-    return {
-        MENTIONS.name: write_shard(run, f"mentions/{name}", MENTIONS, MENTIONS.from_rows(mentions)).model_dump(),
-        RESOLVED_FINDINGS.name: write_shard(
-            run, f"resolved_findings/{name}", RESOLVED_FINDINGS, RESOLVED_FINDINGS.from_rows(resolved)
-        ).model_dump(),
-        "counts": {
-            "reports": len(reports),
-            "reports_with_findings": sum(bool(found) for found in by_report.values()),
-            "conflicts": sum(finding["conflict"] for finding in resolved),
-        },
+    occurrences = decode_shard(file.read_bytes(), file, OCCURRENCES)
+    lookup = look_up(staging, np.unique(occurrences["sentence_id"].to_numpy()), buckets)
+    mentions, resolved, with_findings = [MENTIONS.empty()], [RESOLVED_FINDINGS.empty()], 0
+    for part, stands in _slices(reports, occurrences):
+        mentions.append(mentions_of(stands, lookup, part))
+        findings, held = _resolve(mentions[-1])
+        resolved.append(findings)
+        with_findings += held
+    tables = {MENTIONS: pa.concat_tables(mentions), RESOLVED_FINDINGS: pa.concat_tables(resolved)}
+    shards = {
+        schema.name: write_shard(run, f"{schema.name}/{name}", schema, table).model_dump()
+        for schema, table in tables.items()
     }
+    conflicts = int(pc.sum(tables[RESOLVED_FINDINGS]["conflict"]).as_py() or 0)
+    counts = {"reports": reports.num_rows, "reports_with_findings": with_findings, "conflicts": conflicts}
+    return {**shards, "counts": counts}
 
 
-def _mentions(occurrence: dict[str, Any], report: dict[str, Any], lookup: _Lookup) -> list[dict[str, Any]]:
-    row = lookup.row(occurrence["sentence_id"])
-    if row is None or not row["findings"]:
-        return []
-    start = occurrence["start"]
-    _, offsets = normal_form(report["text"][start : occurrence["end"]])
-    return [
-        {
-            **finding,
-            "evidence": [
-                {
-                    "slot": span["slot"],
-                    "start": start + offsets[span["start"]],
-                    "end": start + offsets[span["end"] - 1] + 1,
-                }
-                for span in finding["evidence"]
-            ],
-            "mention_id": hash64(report["report_id"], str(occurrence["position"]), str(index)),
-            "report_id": report["report_id"],
-            "study_id": report["study_id"],
-            "sentence_id": occurrence["sentence_id"],
-            "section": occurrence["section"],
-            "engine": row["engine"],
-        }
-        for index, finding in enumerate(row["findings"])
-    ]
+def _slices(reports: pa.Table, occurrences: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield some reports at a time with their occurrences, which stand in the order of the reports."""
+    owner = pc.index_in(occurrences["report_id"], value_set=reports["report_id"].combine_chunks()).to_numpy()
+    for start in range(0, reports.num_rows, REPORTS_AT_ONCE):
+        begin, end = np.searchsorted(owner, [start, start + REPORTS_AT_ONCE])
+        yield reports.slice(start, REPORTS_AT_ONCE), occurrences.slice(begin, end - begin)
 
 
-class _Lookup:
-    """Findings by sentence id: binary search over a sorted, memory-mapped table."""
+def _resolve(mentions: pa.Table) -> tuple[pa.Table, int]:
+    """Resolve report by report, and return for how many there was anything to resolve."""
+    by_report: dict[str, list[dict[str, Any]]] = {}
+    for mention in mentions.to_pylist():
+        by_report.setdefault(mention["report_id"], []).append(mention)
+    rows = [finding for found in by_report.values() for finding in resolve_report(found)]
+    return RESOLVED_FINDINGS.from_rows(rows), len(by_report)
 
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        self._ids = table["sentence_id"].to_numpy()
-        self._rows: dict[int, dict[str, Any] | None] = {}
 
-    @staticmethod
-    @lru_cache(maxsize=2)
-    def open(uri: str) -> _Lookup:
-        location = Location.parse(uri)
-        source = pa.memory_map(location.path) if location.scheme == "file" else pa.BufferReader(location.read_bytes())
-        return _Lookup(pa.ipc.open_file(source).read_all())
+def mentions_of(occurrences: pa.Table, lookup: pa.Table, reports: pa.Table) -> pa.Table:
+    """Return the mentions of reports: every finding of every sentence that stands in them, in the order of the text.
 
-    def row(self, sentence_id: int) -> dict[str, Any] | None:
-        """Return findings and engine of a sentence; ``None`` where no engine could settle it."""
-        if sentence_id not in self._rows:
-            position = int(np.searchsorted(self._ids, sentence_id))
-            found = position < len(self._ids) and self._ids[position] == sentence_id
-            row = self._table.slice(position, 1).to_pylist()[0] if found else None
-            self._rows[sentence_id] = row if row and row["status"] == OK else None
-        return self._rows[sentence_id]
+    Parameters
+    ----------
+    occurrences
+        Where sentences stand, in the order of reports and text.
+    lookup
+        Sentences with findings (`pipelines.settle.LOOKUP`), sorted by id.
+    reports
+        ``report_id``, ``study_id`` and ``text``.
+    """
+    known = lookup["sentence_id"].to_numpy()
+    ids = occurrences["sentence_id"].to_numpy()
+    at = np.searchsorted(known, ids)
+    held = np.flatnonzero(known[np.minimum(at, max(0, len(known) - 1))] == ids) if len(known) else at[:0]
+    occurrences, rows = occurrences.take(held), lookup.take(at[held])
+    if not rows.num_rows:
+        return MENTIONS.empty()
+    report = pc.index_in(occurrences["report_id"], value_set=reports["report_id"].combine_chunks())
+    lists = rows["findings"].combine_chunks()
+    parent = pc.list_parent_indices(lists).to_numpy()
+    findings = pc.list_flatten(lists)
+    index = _within(parent)
+    columns = {name: pc.struct_field(findings, name) for name in (field.name for field in findings.type)}
+    columns["evidence"] = _in_reports(
+        columns["evidence"], parent, occurrences, rows["text"], _words(occurrences, report, reports)
+    )
+    report_ids = occurrences["report_id"].take(parent)
+    positions = occurrences["position"].take(parent).to_pylist()
+    keys = zip(report_ids.to_pylist(), positions, index.tolist(), strict=True)
+    columns |= {
+        "mention_id": pa.array([hash64(name, str(position), str(n)) for name, position, n in keys], pa.int64()),
+        "report_id": report_ids,
+        "study_id": reports["study_id"].take(report.take(parent)),
+        "sentence_id": occurrences["sentence_id"].take(parent),
+        "section": occurrences["section"].take(parent),
+        "engine": rows["engine"].take(parent),
+    }
+    return MENTIONS.conform(pa.table({name: columns[name] for name in MENTIONS.columns.names}))
+
+
+def _words(occurrences: pa.Table, report: pa.ChunkedArray, reports: pa.Table) -> list[str]:
+    """Return the characters of each occurrence in its report."""
+    texts = reports["text"].to_pylist()
+    spans = zip(report.to_pylist(), occurrences["start"].to_pylist(), occurrences["end"].to_pylist(), strict=True)
+    return [texts[number][start:end] for number, start, end in spans]
+
+
+def _within(parent: Positions) -> Positions:
+    """Return for each item of a flattened list its number within its list, given the (sorted) numbers of the lists."""
+    first = np.searchsorted(parent, parent)
+    return np.arange(len(parent)) - first
+
+
+def _in_reports(
+    evidence: pa.Array, parent: Positions, occurrences: pa.Table, normal: pa.ChunkedArray, raw: list[str]
+) -> pa.Array:
+    """Move evidence spans from a sentence's normal form to the characters of its report.
+
+    Most sentences differ from their normal form in case alone: there a span only moves by where the sentence begins.
+    """
+    spans = pc.list_flatten(evidence)
+    owner = parent[pc.list_parent_indices(evidence).to_numpy()]
+    begins = occurrences["start"].to_numpy().astype(np.int64)
+    starts = pc.struct_field(spans, "start").to_numpy().astype(np.int64)
+    ends = pc.struct_field(spans, "end").to_numpy().astype(np.int64)
+    new_starts, new_ends = begins[owner] + starts, begins[owner] + ends
+    same = np.array([own.lower().startswith(form) for own, form in zip(raw, normal.to_pylist(), strict=True)], bool)
+    for span in np.flatnonzero(~same[owner]):
+        offsets = _offsets(raw[owner[span]])
+        new_starts[span] = begins[owner[span]] + offsets[starts[span]]
+        new_ends[span] = begins[owner[span]] + offsets[ends[span] - 1] + 1
+    moved = pa.StructArray.from_arrays(
+        [pc.struct_field(spans, "slot"), pa.array(new_starts, pa.int32()), pa.array(new_ends, pa.int32())],
+        fields=list(EVIDENCE),
+    )
+    lengths = pc.fill_null(pc.list_value_length(evidence), 0).to_numpy()
+    return pa.ListArray.from_arrays(pa.array(np.append([0], np.cumsum(lengths)), pa.int32()), moved)
+
+
+@lru_cache(maxsize=65_536)
+def _offsets(raw: str) -> list[int]:
+    return normal_form(raw)[1]

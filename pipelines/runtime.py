@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -13,6 +14,14 @@ from medfilip.storage.location import Location
 from serve.cluster import LocalRaySettings
 
 PartT = TypeVar("PartT")
+
+Progress = Callable[[str, str, int, Callable[[], int]], AbstractContextManager[None]]
+"""Shows progress: name, unit, total, and how to count what is done (`pipelines.progress.ProgressPrinter.stage`)."""
+
+
+def no_progress(_name: str, _unit: str, _total: int, _count: Callable[[], int]) -> AbstractContextManager[None]:
+    """Show nothing."""
+    return nullcontext()
 
 
 class RaySettings(LocalRaySettings):
@@ -40,6 +49,7 @@ def map_parts(
     parts: Sequence[PartT],
     *,
     max_in_flight: int = 1024,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Run ``function`` once for every part on the cluster and return its records in the order of ``parts``.
 
@@ -59,13 +69,15 @@ def map_parts(
     waiting = [(part, name) for part, name in zip(parts, names, strict=True) if name not in done]
     running: list[Any] = []
     max_in_flight = local_concurrency() or max_in_flight
+    show = progress or no_progress
     try:
-        for part, name in waiting:
-            if len(running) >= max_in_flight:
-                finished, running = ray.wait(running, num_returns=1)
-                ray.get(finished)
-            running.append(work.remote(part, records / name))
-        ray.get(running)
+        with show(phase, "parts", len(names), lambda: len(records.children())):
+            for part, name in waiting:
+                if len(running) >= max_in_flight:
+                    finished, running = ray.wait(running, num_returns=1)
+                    ray.get(finished)
+                running.append(work.remote(part, records / name))
+            ray.get(running)
     except ray.exceptions.RayError as error:
         raise task_error(error) from error
     return [json.loads((records / name).read_bytes()) for name in names]

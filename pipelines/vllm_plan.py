@@ -1,88 +1,114 @@
-"""vLLM actors through ``ray.data.llm``: sentences in, schema-constrained replies out, grounded into findings."""
+"""vLLM actors through ``ray.data.llm``: sentences in, constrained replies out, grounded into findings."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pydantic import Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
-from medfilip.core.settings import Settings, operational
 from medfilip.extraction.engine import SentenceResult, results_table
-from medfilip.extraction.prompt import MAX_SENTENCE_CHARACTERS, PROMPT_VERSION, messages, system_prompt
-from medfilip.extraction.reply import ReplyReader, reply_schema
+from medfilip.extraction.prompt import load_prompt, messages
+from medfilip.extraction.reply_format import reply_grammar
 from medfilip.extraction.tiny_llm import is_untrained
-from medfilip.findings.ontology import load_ontology
-from pipelines.engines import cluster_has_gpus, engine_environment
+from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, reply_reader, timed_table
+from pipelines.forecast import PROBE_ROWS
+from pipelines.llm_settings import VllmSettings
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-ENGINE_VERSION = "1"
-
-
-class VllmSettings(Settings):
-    """Settings of the vLLM engine."""
-
-    model: str = Field("", description="model folder, or a Hugging Face name where there is a network")
-    max_model_len: int = Field(2048, ge=256, description="longest prompt plus reply, in tokens")
-    max_output_tokens: int = Field(256, ge=16, description="longest reply, in tokens")
-    dtype: str = Field("auto", description="number format of the weights")
-    batch_size: int = operational(32, ge=1, description="sentences sent to an engine at once")
-    min_replicas: int = operational(1, ge=1, description="engines running at least")
-    max_replicas: int = operational(1, ge=1, description="engines running at most")
-    tensor_parallel_size: int = operational(1, ge=1, description="GPUs one engine is spread over")
-    cpu_kv_cache_gb: int = operational(1, ge=1, description="key-value cache of an engine without a GPU, in GB")
+ENGINE_VERSION = "2"
+_ERROR = "__inference_error__"
+_RESPITE_TOKENS = 16
+"""Tokens a chat template may add that are not counted in the shared part."""
 
 
 def vllm_fingerprint(settings: VllmSettings) -> str:
-    """Return the fingerprint of all that decides a reply: model, prompt, schema, decoding and ontology."""
+    """Return the fingerprint of all that decides a reply: weights, prompt, grammar, decoding and ontology."""
+    adapter = _weights_fingerprint(settings.lora, "vllm.lora", "adapter_config.json") if settings.lora else ""
     return fingerprint(
         [
+            "vllm",
             ENGINE_VERSION,
-            PROMPT_VERSION,
-            system_prompt(),
-            reply_schema(),
+            load_prompt().fingerprint,
             _model_fingerprint(settings.model),
-            settings.semantic() | {"model": ""},
-            load_ontology().fingerprint,
+            adapter,
+            settings.semantic() | {"model": "", "lora": ""},
+            reply_reader().fingerprint,
         ]
     )
 
 
-def vllm_plan(dataset: Dataset, settings: VllmSettings) -> Dataset:
+def vllm_extractor(settings: VllmSettings) -> Extractor:
+    """Return the vLLM engine."""
+
+    def lanes() -> int:
+        return min(PROBE_ROWS, settings.batch_size * settings.max_concurrent_batches) * settings.max_replicas
+
+    return Extractor(
+        "vllm",
+        vllm_fingerprint(settings),
+        lambda dataset, options: vllm_plan(dataset, settings, options),
+        lanes,
+        gpus=settings.tensor_parallel_size * settings.max_replicas,
+    )
+
+
+def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions) -> Dataset:
     """Return the plan: prompt → vLLM actors → reply → grounded findings; one row for each sentence."""
     try:
         import vllm  # noqa: F401
-        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+        from ray.data.llm import build_processor
+
+        from pipelines.vllm_actor import JournaledEngine
     except ImportError as error:
         raise MedfilipError(
             ErrorCode.DEPENDENCY_MISSING,
             "vLLM is not installed.",
             fix="Install 'medfilip[llm]' (GPU) or infra/requirements/cpu-llm.txt (CPU), or set engine=lexicon.",
         ) from error
+    budget = min(settings.max_output_tokens * options.budget_factor, settings.max_model_len // 2)
+    to_prompt = partial(
+        _to_prompt,
+        settings=settings,
+        budget=budget,
+        prefix_tokens=count_tokens(settings.model, "") + _RESPITE_TOKENS,
+    )
+    processor = build_processor(
+        _processor_config(settings),
+        preprocess=to_prompt,
+        postprocess=_keep_reply,
+        preprocess_map_kwargs={"num_cpus": 0.25},
+        postprocess_map_kwargs={"num_cpus": 0.25},
+    )
+    stage = next(stage for name, stage in processor.stages.items() if name.startswith("vLLMEngineStage"))
+    # Past the model's own assignment, which would work out the resources again and ask for a GPU.
+    vars(stage)["fn"] = JournaledEngine
+    stage.fn_constructor_kwargs.update(journal=str(options.staging / "journal"), session=secrets.token_hex(6))
+    # Ray's own default is for ever: a node whose GPU is broken would restart its engine until somebody looks.
+    stage.map_batches_kwargs.update(max_restarts=settings.max_restarts, max_task_retries=-1)
+    read = partial(_read_replies, budget=budget, untrained=is_untrained(settings.model), timed=options.timed)
+    return processor(dataset).map_batches(read, batch_format="pyarrow", num_cpus=0.25)
+
+
+def _processor_config(settings: VllmSettings) -> Any:
+    from ray.data.llm import vLLMEngineProcessorConfig
+
     on_gpu = cluster_has_gpus()
-    engine: dict[str, Any] = {
-        "max_model_len": settings.max_model_len,
-        "dtype": settings.dtype,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        "enable_prefix_caching": True,
-        # Small models otherwise spend their whole budget on blanks between JSON tokens.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        **({} if on_gpu else {"enforce_eager": True}),
-    }
     environment = engine_environment() | {"VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gb)}
     if Path(settings.model).exists():
         environment["HF_HUB_OFFLINE"] = "1"
-    config = vLLMEngineProcessorConfig(
+    return vLLMEngineProcessorConfig(
         model_source=settings.model,
-        engine_kwargs=engine,
+        engine_kwargs=engine_arguments(settings, on_gpu=on_gpu),
         batch_size=settings.batch_size,
+        max_concurrent_batches=settings.max_concurrent_batches,
         concurrency=(settings.min_replicas, settings.max_replicas),
         # One bad row costs one row; without this it ends the job.
         should_continue_on_error=True,
@@ -94,28 +120,66 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings) -> Dataset:
         # Ray asks for a GPU unless told otherwise, and waits for one for ever.
         placement_group_config=None if on_gpu else {"bundles": [{"CPU": 1}]},
     )
-    processor = build_processor(
-        config,
-        preprocess=partial(_to_prompt, max_tokens=settings.max_output_tokens, schema=reply_schema()),
-        postprocess=_keep_reply,
-        preprocess_map_kwargs={"num_cpus": 0.25},
-        postprocess_map_kwargs={"num_cpus": 0.25},
+
+
+def engine_arguments(settings: VllmSettings, *, on_gpu: bool) -> dict[str, Any]:
+    """Return what vLLM is started with."""
+    arguments: dict[str, Any] = {
+        "max_model_len": settings.max_model_len,
+        "dtype": settings.dtype,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "enable_prefix_caching": True,
+        "structured_outputs_config": {"backend": "xgrammar"},
+    }
+    if settings.quantization:
+        arguments["quantization"] = settings.quantization
+    if settings.lora:
+        arguments |= {"enable_lora": True, "max_lora_rank": settings.max_lora_rank}
+    return arguments | ({"gpu_memory_utilization": settings.gpu_memory_share} if on_gpu else {"enforce_eager": True})
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
+
+
+def count_tokens(model: str, sentence: str, context: str | None = None) -> int:
+    """Return the tokens of a sentence's whole prompt, counted with the model's own tokenizer and chat template."""
+    text = _tokenizer(model).apply_chat_template(
+        messages(sentence, context), tokenize=False, add_generation_prompt=True
     )
-    read = partial(_read_replies, max_tokens=settings.max_output_tokens, untrained=is_untrained(settings.model))
-    return processor(dataset).map_batches(read, batch_format="pyarrow", num_cpus=0.25)
+    return len(_tokenizer(model).encode(text, add_special_tokens=False))
 
 
-def _to_prompt(row: dict[str, Any], *, max_tokens: int, schema: str) -> dict[str, Any]:
-    return {
+def fits_model(text: str, context: str | None, *, settings: VllmSettings, budget: int, prefix_tokens: int) -> bool:
+    """Whether prompt and reply fit the model; counted only where the number of bytes leaves it open."""
+    if not load_prompt().fits(text):
+        return False
+    room = settings.max_model_len - budget
+    # No tokenizer in use makes more tokens of a text than it has bytes.
+    if prefix_tokens + len(text.encode()) + len((context or "").encode()) <= room:
+        return True
+    return count_tokens(settings.model, text, context) <= room
+
+
+def _to_prompt(row: dict[str, Any], *, settings: VllmSettings, budget: int, prefix_tokens: int) -> dict[str, Any]:
+    fits = fits_model(row["text"], row["context"], settings=settings, budget=budget, prefix_tokens=prefix_tokens)
+    prompt: dict[str, Any] = {
         "sentence_id": row["sentence_id"],
         "text": row["text"],
-        "messages": messages(row["text"][:MAX_SENTENCE_CHARACTERS], row["context"]),
+        "messages": messages(row["text"], row["context"]) if fits else messages("", None),
         "sampling_params": {
             "temperature": 0.0,
-            "max_tokens": max_tokens,
-            "structured_outputs": {"json": schema},
+            "max_tokens": budget,
+            "structured_outputs": {"grammar": reply_grammar()},
         },
+        # A row that bears an error passes all stages untouched: what is too long never reaches the engine.
+        _ERROR: "" if fits else str(ErrorCode.SENTENCE_TOO_LONG),
     }
+    # A row's column 'model' that is not the processor's own names a LoRA adapter to Ray.
+    return prompt | ({"model": settings.lora} if settings.lora else {})
 
 
 def _keep_reply(row: dict[str, Any]) -> dict[str, Any]:
@@ -125,62 +189,51 @@ def _keep_reply(row: dict[str, Any]) -> dict[str, Any]:
         "reply": row["generated_text"],
         "input_tokens": row["num_input_tokens"],
         "output_tokens": row["num_generated_tokens"],
+        "cached_tokens": row["num_cached_tokens"],
+        "seconds": row["time_taken_llm"],
     }
 
 
-@lru_cache(maxsize=1)
-def _reader() -> ReplyReader:
-    return ReplyReader(load_ontology())
+def _read_replies(rows: pa.Table, *, budget: int, untrained: bool, timed: bool) -> pa.Table:
+    """Ground replies; a row the engine was not given or failed on bypasses `_keep_reply` and has no ``reply``."""
+    records = rows.to_pylist()
+    results = [_read_reply(row, budget, untrained=untrained) for row in records]
+    table = results_table(rows["sentence_id"], "vllm", results)
+    return timed_table(table, [row.get("seconds") for row in records]) if timed else table
 
 
-def _read_replies(rows: pa.Table, *, max_tokens: int, untrained: bool) -> pa.Table:
-    """Ground replies; a row the engine failed on bypasses `_keep_reply` and has no ``reply`` column."""
-    results = [_read_reply(row, max_tokens, untrained=untrained) for row in rows.to_pylist()]
-    return results_table(rows["sentence_id"], "vllm", results)
-
-
-def _read_reply(row: dict[str, Any], max_tokens: int, *, untrained: bool) -> SentenceResult:
-    if len(row["text"]) > MAX_SENTENCE_CHARACTERS:
-        return SentenceResult([], status=ErrorCode.SENTENCE_TOO_LONG)
-    if row.get("reply") is None:
+def _read_reply(row: dict[str, Any], budget: int, *, untrained: bool) -> SentenceResult:
+    error = row.get(_ERROR)
+    if error in (ErrorCode.SENTENCE_TOO_LONG, ErrorCode.ENGINE_QUARANTINED):
+        return SentenceResult([], status=ErrorCode(error))
+    if error or row.get("reply") is None:
         # The engine's own message may quote the prompt: it goes nowhere.
         return SentenceResult([], status=ErrorCode.ENGINE_FAILED)
-    outputs = row["output_tokens"]
-    result = _reader().read(
-        row["reply"],
-        row["text"],
-        input_tokens=row["input_tokens"],
-        output_tokens=outputs,
-        truncated=outputs >= max_tokens,
-    )
-    if not untrained:
-        return result
-    # A model with random weights proves the path; what it writes is never a finding.
-    return SentenceResult(
-        [],
-        status=ErrorCode.ENGINE_UNTRAINED,
-        input_tokens=result.input_tokens,
-        output_tokens=result.output_tokens,
-        raw_reply=row["reply"],
-    )
+    counted: dict[str, Any] = {name: row[name] for name in ("input_tokens", "output_tokens", "cached_tokens")}
+    if untrained:
+        # A model with random weights proves the path; what it writes is never a finding.
+        return SentenceResult([], status=ErrorCode.ENGINE_UNTRAINED, raw_reply=row["reply"], **counted)
+    return reply_reader().read(row["reply"], row["text"], truncated=row["output_tokens"] >= budget, **counted)
 
 
 def _model_fingerprint(model: str) -> str:
-    folder = Path(model)
     if not model:
         raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            "The vllm engine needs a model.",
-            fix="Give vllm.model=FOLDER_OR_NAME.",
+            ErrorCode.CONFIG_INVALID, "The vllm engine needs a model.", fix="Give vllm.model=FOLDER_OR_NAME."
         )
-    if not (folder / "config.json").is_file():
-        if folder.exists() or model.startswith(("/", ".", "~")):
-            raise MedfilipError(
-                ErrorCode.INPUT_NOT_FOUND,
-                f"The setting 'vllm.model' names {model}, which holds no config.json.",
-                fix="Give the folder of a Hugging Face model, or its name where there is a network.",
-            )
+    if not Path(model).exists() and not model.startswith(("/", ".", "~")):
         return model
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return _weights_fingerprint(model, "vllm.model", "config.json")
+
+
+def _weights_fingerprint(place: str, setting: str, config_name: str) -> str:
+    folder = Path(place)
+    if not (folder / config_name).is_file():
+        raise MedfilipError(
+            ErrorCode.INPUT_NOT_FOUND,
+            f"The setting '{setting}' names {place}, which holds no {config_name}.",
+            fix="Give the folder of a Hugging Face model or adapter, or a model's name where there is a network.",
+        )
+    config = json.loads((folder / config_name).read_text(encoding="utf-8"))
     weights = sorted(folder.glob("*.safetensors"))
     return fingerprint([config, [[file.name, sha256_file(file)] for file in weights]])

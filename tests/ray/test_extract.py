@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,12 @@ def test_a_corrupt_shard_stops_the_job_with_its_name(ingested: Ran, tmp_path: Pa
     assert caught.value.code is ErrorCode.SHARD_CORRUPT
     assert shard.name in str(caught.value)
     assert "ray::" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_the_same_rows_in_a_bucket(extracted: Ran, ingested: Ran, s3_bucket: str) -> None:
+    target = f"{s3_bucket}/{uuid.uuid4().hex}"
+    outcome = run_job("extract", f"reports={ingested.location}", f"root={target}", "buckets=3")
+    assert outcome.location.startswith(target)
+    for name in ("sentences", "occurrences", "mentions", "resolved_findings"):
+        there = read_dataset(Ran.of(outcome).location, outcome.manifest, name)
+        assert there == read_dataset(extracted.location, extracted.manifest, name), name

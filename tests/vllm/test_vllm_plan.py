@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +45,73 @@ def test_untrained_replies_are_constrained_counted_and_never_findings(
     for row in rows:
         assert row["engine"] == "vllm" and row["findings"] == []
         assert 0 < row["output_tokens"] <= 48 and row["input_tokens"] > 100
-        assert re.match(r'\{"findings": ?\[', row["raw_reply"]), "decoding was constrained by the schema"
+        assert row["raw_reply"].startswith('{"f":['), "decoding was constrained by the grammar"
         if row["output_tokens"] < 48:
             json.loads(row["raw_reply"])
+    cached = [row["cached_tokens"] for row in rows]
+    assert max(cached) > 100 and all(tokens <= row["input_tokens"] for tokens, row in zip(cached, rows, strict=True))
+    assert outcome.manifest.counts["cached_tokens"] == sum(cached)
+
+
+@pytest.mark.timeout(300)
+def test_a_sentence_that_kills_engines_is_found_and_left_out(
+    ingested: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vllm")
+    from pipelines import vllm_actor
+    from tests.support.dying_engine import DyingEngine, is_poison
+
+    monkeypatch.setattr(vllm_actor, "JournaledEngine", DyingEngine)
+    model = make_tiny_llm(tmp_path / "llm")
+    settings = (f"reports={ingested.location}", f"root={tmp_path}", "engine=vllm", f"vllm.model={model}")
+    outcome = run_job("extract", *settings, "vllm.batch_size=16", "vllm.max_restarts=50")
+    sentences = read_dataset(Ran.of(outcome).location, outcome.manifest, "sentences")
+    deadly = {
+        str(row["sentence_id"])
+        for row in sentences.select(["sentence_id", "text"]).to_pylist()
+        if is_poison(row["text"])
+    }
+    rejected = read_dataset(Ran.of(outcome).location, outcome.manifest, "rejected").to_pylist()
+    quarantined = {row["id"] for row in rejected if row["code"] == ErrorCode.ENGINE_QUARANTINED}
+    assert quarantined == deadly and deadly, "those and no others"
+    assert outcome.manifest.rejected == {
+        ErrorCode.ENGINE_QUARANTINED: len(deadly),
+        ErrorCode.ENGINE_UNTRAINED: sentences.num_rows - len(deadly),
+    }
+    assert any("--include-quarantined" in step for step in outcome.next_steps)
+
+
+def write_adapter(folder: Path, layers: int = 2, width: int = 128, rank: int = 4) -> Path:
+    """Write a LoRA adapter with random weights for the tiny model."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    torch.manual_seed(1)
+    weights = {}
+    for layer in range(layers):
+        for module in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            weights[f"{name}.lora_A.weight"] = torch.randn(rank, width)
+            weights[f"{name}.lora_B.weight"] = torch.randn(width, rank)
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.timeout(400)
+def test_a_lora_adapter_changes_what_the_engine_says(ingested: Ran, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    model = make_tiny_llm(tmp_path / "llm")
+    adapter = write_adapter(tmp_path / "adapter")
+    replies = []
+    for more in ((), (f"vllm.lora={adapter}", "vllm.max_lora_rank=8")):
+        settings = (f"reports={ingested.location}", f"root={tmp_path}/runs", "engine=vllm", f"vllm.model={model}")
+        outcome = run_job("extract", *settings, "max_sentences=4", "vllm.max_output_tokens=32", *more)
+        cache = Location.parse(tmp_path / "runs" / "sentence_findings" / outcome.manifest.versions["extractor"])
+        increment = cache / outcome.manifest.run_id
+        rows = read_dataset(increment, read_manifest(increment), "sentence_findings").to_pylist()
+        assert {row["status"] for row in rows} == {ErrorCode.ENGINE_UNTRAINED}
+        replies.append([row["raw_reply"] for row in rows])
+    assert len(replies[0]) == 4 and replies[0] != replies[1]

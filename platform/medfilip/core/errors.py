@@ -48,7 +48,11 @@ class ErrorCode(StrEnum):
     # extraction
     ENGINE_UNTRAINED = "engine_untrained"
     ENGINE_FAILED = "engine_failed"
+    ENGINE_QUARANTINED = "engine_quarantined"
+    REMOTE_NOT_ALLOWED = "remote_not_allowed"
+    REPLY_EMPTY = "reply_empty"
     REPLY_INVALID = "reply_invalid"
+    REPLY_REFUSED = "reply_refused"
     REPLY_TRUNCATED = "reply_truncated"
     SENTENCE_TOO_LONG = "sentence_too_long"
     # images

@@ -1,27 +1,107 @@
 """The prompt of the language model engines: a versioned template, with what is the same for all sentences first.
 
-The fixed part leads so that the engine's prefix cache computes it once for a whole corpus.
+The fixed part leads so that the engine's prefix cache computes it once for a whole corpus. A sentence is untrusted
+text: it is bounded, it stands between marks that it cannot contain, and the instructions say what it is.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
+from typing import Any
 
-PROMPT_VERSION = "findings-v1"
-MAX_SENTENCE_CHARACTERS = 600
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from medfilip.core.fingerprint import fingerprint
+from medfilip.extraction.reply_format import (
+    FORMAT_VERSION,
+    Reply,
+    ReplyFinding,
+    reply_grammar,
+    reply_schema,
+    write_reply,
+)
+
+PROMPT_VERSION = "findings-v2"
+
+_LOOKALIKES = str.maketrans({"<": "‹", ">": "›"})
+
+
+class Example(BaseModel):
+    """A sentence with the reply that is wanted for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sentence: str
+    context: str | None = None
+    findings: tuple[ReplyFinding, ...]
+
+    @property
+    def reply(self) -> str:
+        """The reply in the form the model should write."""
+        return write_reply(Reply(f=self.findings))
+
+
+class PromptTemplate(BaseModel):
+    """A prompt file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    max_sentence_characters: int = Field(ge=1)
+    max_context_characters: int = Field(ge=1)
+    instructions: str
+    examples: tuple[Example, ...]
+
+    @cached_property
+    def system(self) -> str:
+        """Instructions and examples: the part that all sentences share."""
+        shown = (f"{_frame(item.sentence, item.context)}\n{item.reply}" for item in self.examples)
+        return "\n".join((self.instructions.strip(), "", *shown))
+
+    def fits(self, sentence: str) -> bool:
+        """Whether a sentence is short enough to be shown whole; a longer one is not asked about."""
+        return len(sentence) <= self.max_sentence_characters
+
+    def messages(self, sentence: str, context: str | None) -> list[dict[str, str]]:
+        """Return the chat messages for one sentence; of a long context its end is shown, next to the sentence."""
+        shown = context[-self.max_context_characters :] if context else None
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": _frame(sentence[: self.max_sentence_characters], shown)},
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that the prompt decides: its text and the form of the reply."""
+        limits = [self.max_sentence_characters, self.max_context_characters]
+        return fingerprint([self.version, self.system, limits, FORMAT_VERSION, reply_grammar(), reply_schema()])
+
+
+def _frame(sentence: str, context: str | None) -> str:
+    lead = f"Before it: {_plain(context)}\n" if context else ""
+    return f"{lead}<sentence>{_plain(sentence)}</sentence>"
+
+
+def _plain(text: str) -> str:
+    """Take away what could close the frame or look like a chat template's own marks."""
+    return text.translate(_LOOKALIKES)
 
 
 @lru_cache(maxsize=4)
+def load_prompt(version: str = PROMPT_VERSION) -> PromptTemplate:
+    """Load a prompt version that ships with the package."""
+    text = (files("medfilip.extraction") / "prompts" / f"{version}.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return PromptTemplate.model_validate(content)
+
+
 def system_prompt(version: str = PROMPT_VERSION) -> str:
     """Return the instructions and examples of a prompt version."""
-    return (files("medfilip.extraction") / "prompts" / f"{version}.txt").read_text(encoding="utf-8").strip()
+    return load_prompt(version).system
 
 
 def messages(sentence: str, context: str | None) -> list[dict[str, str]]:
-    """Return the chat messages for one sentence; reports are untrusted text and stay inside the user turn."""
-    lead = f"Previous sentence: {context}\n" if context else ""
-    return [
-        {"role": "system", "content": system_prompt()},
-        {"role": "user", "content": f"{lead}Sentence: {sentence}"},
-    ]
+    """Return the chat messages of the current prompt for one sentence."""
+    return load_prompt().messages(sentence, context)

@@ -1,122 +1,320 @@
-"""A language model's reply: its JSON schema, parsing, grounding in the sentence, and normalisation.
+"""A language model's reply: parsed, grounded in the sentence, normalised into findings of the ontology.
 
-Schema-constrained decoding makes most replies valid; truncation still breaks some, so every reply is validated. A
-finding whose words do not stand in the sentence is not a finding: it is counted as ungrounded and left out.
+Schema-constrained decoding makes most replies valid; truncation, refusals and servers without a schema break some, so
+every reply is validated. One that cannot be used is kept raw with a code and is never used in part: half a reply is
+half a truth that looks whole. An item without its words in the sentence is kept apart with a reason, and so is each
+slot that the sentence does not carry.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from medfilip.core.errors import ErrorCode
+from medfilip.core.fingerprint import fingerprint
 from medfilip.extraction.engine import FindingRow, SentenceResult
-from medfilip.extraction.terms import TermFinder
+from medfilip.extraction.grounding import (
+    CUES,
+    Span,
+    find_count,
+    find_cue,
+    find_measure,
+    find_words,
+    measure_mm,
+    nearest,
+    number,
+    occurrences,
+)
+from medfilip.extraction.names import Names, fold
+from medfilip.extraction.reply_format import (
+    CERTAINTIES,
+    CHANGES,
+    CHRONICITIES,
+    HEDGES,
+    SIDES,
+    Reply,
+    ReplyFinding,
+)
 from medfilip.findings.finding import Alignment, Certainty, Laterality
 from medfilip.findings.ontology import Ontology
 
-MAX_FINDINGS = 12
-MAX_WORDS = 80  # characters of one quoted mention
+READER_VERSION = "2"
+MALPOSITIONED = "malpositioned"
+MAX_REPLY_CHARACTERS = 20_000
 
-
-class ReplyFinding(BaseModel):
-    """One finding as the model writes it; ``mention`` and ``severity`` are words copied from the sentence."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    mention: str = Field(max_length=MAX_WORDS)
-    category: str = Field(max_length=40)
-    certainty: Certainty
-    severity: str | None = Field(None, max_length=20)
-    laterality: Laterality | None = None
-    sites: list[str] = Field(default_factory=list, max_length=4)
-
-
-class Reply(BaseModel):
-    """A whole reply."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    findings: list[ReplyFinding] = Field(max_length=MAX_FINDINGS)
-
-
-def reply_schema() -> str:
-    """Return the JSON schema of a reply as text: Arrow would fill the gaps of a dictionary with nulls."""
-    return json.dumps(Reply.model_json_schema(), sort_keys=True)
+_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
+_REFUSAL = re.compile(
+    r"\b(?:sorry|cannot|can't|can not|unable|won't|not able to|as an? (?:ai|language model)|apologi[sz]e)\b",
+    re.IGNORECASE,
+)
+_CODES: dict[str, dict[str, Any]] = {
+    "hedge": HEDGES,
+    "laterality": SIDES,
+    "change": CHANGES,
+    "chronicity": CHRONICITIES,
+}
+_EVIDENCE_NAMES = {"sites": "site", "patterns": "pattern"}
+_SINGLE_SLOTS = ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "position")
 
 
 class ReplyReader:
     """Turns replies into findings of the ontology."""
 
     def __init__(self, ontology: Ontology) -> None:
-        self._ontology = ontology
-        self._category_of = {term: category.id for category in ontology.categories.values() for term in category.terms}
-        self._category_of |= {category: category for category in ontology.categories}
-        self._site_of = {term: site.id for site in ontology.sites.values() for term in site.synonyms}
-        self._site_of |= {site: site for site in ontology.sites}
-        ranks = [("severity", ontology.severities), ("size", ontology.sizes)]
-        self._ranks = TermFinder(
-            (term, slot, value) for slot, values in ranks for value, terms in values.items() for term in terms
-        )
+        self._names = Names(ontology)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that decides what a reply becomes."""
+        names = self._names
+        return fingerprint([READER_VERSION, names.ontology.fingerprint, dict(names.position_terms)])
 
     def read(
-        self, raw: str, sentence: str, *, input_tokens: int, output_tokens: int, truncated: bool
+        self,
+        raw: str,
+        sentence: str,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        truncated: bool = False,
     ) -> SentenceResult:
-        """Parse, ground and normalise one reply; a reply that cannot be used is kept raw with a reason code."""
-        tokens: dict[str, Any] = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-        try:
-            reply = Reply.model_validate_json(raw)
-        except ValidationError:
-            code = ErrorCode.REPLY_TRUNCATED if truncated else ErrorCode.REPLY_INVALID
-            return SentenceResult([], status=code, raw_reply=raw, **tokens)
-        findings: list[FindingRow] = []
-        ungrounded: list[dict[str, str]] = []
-        for item in reply.findings:
-            finding = self._ground(item, sentence)
-            if finding is not None:
-                findings.append(finding)
-            else:
-                ungrounded.append({"mention": item.mention, "category": item.category, "reason": "not_in_sentence"})
-        return SentenceResult(findings, ungrounded=tuple(ungrounded), **tokens)
+        """Parse, ground and normalise one reply; one that cannot be used is kept raw with a reason code.
 
-    def _ground(self, finding: ReplyFinding, sentence: str) -> FindingRow | None:
-        quoted = finding.mention.strip()
-        alignment = Alignment.EXACT
-        start = sentence.find(quoted) if quoted else -1
-        if start < 0:
-            quoted = " ".join(quoted.lower().split()).strip(" .,;:")
-            alignment = Alignment.NORMALISED
-            start = sentence.find(quoted) if quoted else -1
-        if start < 0:
-            return None
-        ranks = self._ranks.find((finding.severity or "").lower())
-        return {
-            "category": self._category(finding.category),
-            "certainty": finding.certainty,
-            "hedge": None,
-            "severity": next((term.value for term in ranks.get("severity", [])), None),
-            "size": next((term.value for term in ranks.get("size", [])), None),
-            "size_mm": None,
-            "count": None,
-            "laterality": finding.laterality,
-            "sites": [self._site_of[site] for site in map(str.lower, finding.sites) if site in self._site_of],
-            "patterns": [],
-            "change": None,
-            "chronicity": None,
-            "position": None,
-            "alignment": alignment,
-            "evidence": [{"slot": "mention", "start": start, "end": start + len(quoted)}],
-            "confidence": None,
-            "suggestion": None,
+        Parameters
+        ----------
+        raw
+            The model's text.
+        sentence
+            The sentence as it was shown; evidence spans are offsets into it.
+        truncated
+            Whether the model stopped because its budget was spent.
+        """
+        counted: dict[str, Any] = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cached_tokens": cached_tokens,
         }
+        reply = _parse(raw, truncated=truncated)
+        if isinstance(reply, ErrorCode):
+            return SentenceResult([], status=reply, raw_reply=raw[:MAX_REPLY_CHARACTERS], **counted)
+        findings: list[FindingRow] = []
+        notes: list[dict[str, str]] = []
+        seen: dict[str, int] = {}
+        for item in reply.f:
+            name = fold(item.mention)
+            place = seen[name] = seen.get(name, -1) + 1
+            found = _Grounding(item, sentence, self._names).finding(place)
+            notes += found.notes
+            if found.row is not None:
+                findings.append(found.row)
+        return SentenceResult(merge_duplicates(findings), ungrounded=tuple(notes), **counted)
 
-    def _category(self, written: str) -> str:
-        name = " ".join(written.lower().replace("_", " ").split())
-        known = self._category_of.get(name) or self._category_of.get(name.replace(" ", "_"))
-        if known:
-            return known
-        near = difflib.get_close_matches(name, self._category_of, n=1, cutoff=0.9)
-        return self._category_of[near[0]] if near else f"other:{name}"
+
+def _parse(raw: str, *, truncated: bool) -> Reply | ErrorCode:
+    text = raw.strip()
+    if not text:
+        return ErrorCode.REPLY_TRUNCATED if truncated else ErrorCode.REPLY_EMPTY
+    fenced = _FENCE.match(text)
+    try:
+        if len(raw) > MAX_REPLY_CHARACTERS:
+            raise ValueError
+        return Reply.model_validate_json(fenced.group(1) if fenced else text)
+    except (ValidationError, ValueError):
+        if truncated:
+            return ErrorCode.REPLY_TRUNCATED
+        return ErrorCode.REPLY_REFUSED if text[0] not in "{[`" and _REFUSAL.search(text) else ErrorCode.REPLY_INVALID
+
+
+class _Grounding:
+    """One item of a reply on its way to a finding; collects evidence, and notes of what had to be left out."""
+
+    def __init__(self, item: ReplyFinding, sentence: str, names: Names) -> None:
+        self.notes: list[dict[str, str]] = []
+        self.row: FindingRow | None = None
+        self._item = item
+        self._sentence = sentence
+        self._names = names
+        self._evidence: list[dict[str, object]] = []
+        self._mention = Span(0, 0)
+
+    def finding(self, place: int) -> _Grounding:
+        """Ground the item; ``place`` numbers items that quote the same words, which then stand for later ones."""
+        item = self._item
+        spans = occurrences(item.mention, self._sentence)
+        if not spans:
+            self._note("mention_not_in_sentence" if item.mention.strip() else "empty_mention")
+            return self
+        mention = self._mention = spans[min(place, len(spans) - 1)]
+        self._evidence.append(mention.evidence("mention"))
+        category, suggestion = self._category()
+        certainty, alignment = self._certainty(mention.alignment)
+        self.row = {
+            "category": category,
+            "certainty": certainty,
+            **dict.fromkeys(_SINGLE_SLOTS),
+            "sites": [],
+            "patterns": [],
+            "alignment": alignment,
+            "evidence": self._evidence,
+            "confidence": None,
+            "suggestion": suggestion,
+        }
+        for words in item.qualifiers:
+            self._qualify(self.row, words.strip())
+        self.row["position"] = self._position()
+        return self
+
+    def _note(self, reason: str) -> None:
+        self.notes.append({"mention": self._item.mention, "category": self._item.category or "", "reason": reason})
+
+    def _category(self) -> tuple[str, str | None]:
+        """Return the category, and a suggestion if the ontology does not know it; the sentence's words decide."""
+        names, given = self._names, self._item.category
+        spelt = names.category(self._item.mention)
+        if not given or not given.strip():
+            named = spelt
+        else:
+            named = names.category(given) or names.misspelt(given)
+            if spelt and named != spelt:
+                if named and named in names.ontology.descendants(spelt):
+                    return named, None
+                if named is None or named not in names.ontology.ancestors(spelt):
+                    self._note("category_not_supported")
+                named = spelt
+        if named:
+            return named, None
+        words = " ".join((given or self._item.mention).lower().replace("_", " ").split())
+        return f"other:{words}", names.nearest(words)
+
+    def _certainty(self, alignment: Alignment) -> tuple[Certainty, Alignment]:
+        certainty = CERTAINTIES[self._item.certainty]
+        if certainty is Certainty.PRESENT:
+            return certainty, alignment
+        cue = find_cue(self._sentence, self._mention, certainty)
+        if cue is None:
+            # The model's reading of a whole sentence, which no single word carries.
+            self._note("certainty_without_cue")
+            return certainty, Alignment.INFERRED
+        self._evidence.append(cue.evidence("certainty"))
+        return certainty, alignment
+
+    def _qualify(self, row: FindingRow, words: str) -> None:
+        """Put one qualifier into its slot, if the sentence carries it and the slot is still free."""
+        slot, value, span = self._read_qualifier(words)
+        if not words or (slot is not None and (row[slot] == value or value in (row[slot] or ()))):
+            return
+        if slot is None:
+            self._note("qualifier_unknown" if span else "qualifier_not_in_sentence")
+        elif span is None:
+            self._note(f"{slot}_not_in_sentence")
+        elif isinstance(row[slot], list):
+            row[slot].append(value)
+            self._evidence.append(span.evidence(_EVIDENCE_NAMES[slot]))
+        elif row[slot] is None:
+            row[slot] = value
+            self._evidence.append(span.evidence(slot))
+        else:
+            self._note(f"{slot}_twice")
+
+    def _read_qualifier(self, words: str) -> tuple[str | None, Any, Span | None]:
+        """Return slot, value and evidence of a qualifier; no slot for words that say nothing we know."""
+        sentence, mention, names = self._sentence, self._mention, self._names
+        for closed, codes in _CODES.items():
+            if words.lower() in codes:
+                code = codes[words.lower()]
+                return closed, code, self._side(code) if closed == "laterality" else find_cue(sentence, mention, code)
+        if (size_mm := measure_mm(words)) is not None:
+            return "size_mm", size_mm, find_measure(sentence, mention, size_mm)
+        if (count := number(words)) is not None:
+            return "count", count, find_count(sentence, mention, count)
+        span = find_words(sentence, mention, (words,))
+        slot, value = self._named(words, copied=span is not None)
+        if slot == "sites" and span is None:
+            span = find_words(sentence, mention, names.site_terms[value or ""])
+        return slot, value, span
+
+    def _named(self, words: str, *, copied: bool) -> tuple[str | None, str | None]:
+        """Return slot and value of words that the ontology knows, or that were copied where a code was asked for."""
+        names = self._names
+        resolvers: dict[str, Callable[[str], str | None]] = {
+            "severity": names.severity,
+            "size": names.size,
+            "patterns": names.pattern,
+            "sites": self._site_within,
+        }
+        for slot, resolve in resolvers.items():
+            if (value := resolve(words)) is not None:
+                return slot, value
+        for slot, codes in _CODES.items():
+            for meaning in codes.values():
+                if copied and CUES[meaning].fullmatch(words):
+                    return slot, str(meaning)
+        return None, None
+
+    def _side(self, side: str) -> Span | None:
+        span = find_cue(self._sentence, self._mention, side)
+        if span is None and side == Laterality.BILATERAL:
+            left = find_cue(self._sentence, self._mention, Laterality.LEFT)
+            right = find_cue(self._sentence, self._mention, Laterality.RIGHT)
+            if left and right:
+                self._evidence.append(left.evidence("laterality"))
+                return right
+        return span
+
+    def _position(self) -> str | None:
+        words = self._item.position
+        if not words:
+            return None
+        span = nearest(occurrences(words, self._sentence), self._mention)
+        if span is None:
+            self._note("position_not_in_sentence")
+            return None
+        wrong = find_cue(words, Span(0, 0), MALPOSITIONED)
+        names = self._names
+        value = MALPOSITIONED if wrong else _held(words, names.position(words), names.position_terms)
+        if value is None:
+            self._note("position_unknown")
+            return None
+        self._evidence.append(span.evidence("position"))
+        return value
+
+    def _site_within(self, words: str) -> str | None:
+        return _held(words, self._names.site(words), self._names.site_terms)
+
+
+def _held(words: str, named: str | None, terms: Mapping[str, Sequence[str]]) -> str | None:
+    """Return what words name whole, else the value whose longest name they hold."""
+    if named:
+        return named
+    held = [(len(term), value) for value, names in terms.items() for term in names if occurrences(term, words)]
+    return max(held)[1] if held else None
+
+
+def merge_duplicates(rows: list[FindingRow]) -> list[FindingRow]:
+    """Fold statements of one finding into one, with all the evidence.
+
+    Two are one if they agree in category, certainty, side and sites and no other slot contradicts; what one leaves
+    open the other fills.
+    """
+    merged: list[FindingRow] = []
+    for row in rows:
+        known = next((other for other in merged if _same(other, row)), None)
+        if known is None:
+            merged.append(row)
+            continue
+        for slot in _SINGLE_SLOTS:
+            known[slot] = row[slot] if known[slot] is None else known[slot]
+        known["patterns"] = list(dict.fromkeys([*known["patterns"], *row["patterns"]]))
+        known["evidence"] += [span for span in row["evidence"] if span not in known["evidence"]]
+    return merged
+
+
+def _same(one: FindingRow, other: FindingRow) -> bool:
+    keys = ("category", "certainty", "laterality", "sites")
+    agree = all(one[key] == other[key] for key in keys)
+    return agree and all(one[s] is None or other[s] is None or one[s] == other[s] for s in _SINGLE_SLOTS)

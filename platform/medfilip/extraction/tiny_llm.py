@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from medfilip.extraction.prompt import system_prompt
+from medfilip.extraction.prompt import load_prompt
 from medfilip.findings.ontology import load_ontology
 
 UNTRAINED_KEY = "medfilip_untrained"
@@ -40,7 +40,7 @@ def make_tiny_llm(folder: Path, seed: int = 0) -> Path:
         show_progress=False,
     )
     ontology = load_ontology()
-    corpus = [system_prompt(), *(term for category in ontology.categories.values() for term in category.terms)]
+    corpus = [load_prompt().system, *(term for category in ontology.categories.values() for term in category.terms)]
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_SPECIAL[0], pad_token=_SPECIAL[1])
     fast.chat_template = _CHAT_TEMPLATE

@@ -173,7 +173,8 @@ OCCURRENCES = DatasetSchema(
 )
 
 UNGROUNDED = pa.struct([("mention", _text), ("category", _text), ("reason", _text)])
-"""An item of a model's reply that is no finding, since its words do not stand in the sentence, with the reason."""
+"""What of a model's reply the sentence does not carry, with the reason: a whole item (``mention_not_in_sentence``,
+``empty_mention``) or one slot of an item that is a finding all the same (``laterality_not_in_sentence``, …)."""
 
 SENTENCE_FINDINGS = DatasetSchema(
     "sentence_findings",
@@ -191,6 +192,24 @@ SENTENCE_FINDINGS = DatasetSchema(
             ("output_tokens", pa.int32()),
             ("cached_tokens", pa.int32()),
             ("raw_reply", _text),  # kept only when the reply could not be used
+        ]
+    ),
+)
+
+REVIEW_QUEUE = DatasetSchema(
+    "review_queue",
+    1,
+    ("sentence_id",),
+    pa.schema(
+        [
+            ("sentence_id", pa.int64()),
+            ("reason", _text),  # why a model was asked: "doubt" or "audit"
+            ("doubts", _texts),
+            ("kinds", _texts),  # in what rules and model disagree: "category", "certainty", "side"
+            ("rules", pa.list_(FINDING)),
+            ("model", pa.list_(FINDING)),
+            ("engine", _text),  # of the model
+            ("count", pa.int64()),  # how often the sentence stands in the corpus: what to look at first
         ]
     ),
 )
@@ -269,6 +288,7 @@ DATASETS: dict[str, DatasetSchema] = {
         SENTENCES,
         OCCURRENCES,
         SENTENCE_FINDINGS,
+        REVIEW_QUEUE,
         MENTIONS,
         RESOLVED_FINDINGS,
         TEXTS,
