@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.evaluation.metrics import DEFAULT_RESAMPLES, Interval
+from medfilip.findings.ontology import load_ontology
 
 Row = Mapping[str, object]
 Counts = NDArray[np.int64]
@@ -163,9 +164,12 @@ def _shared_slots(a: Row, b: Row) -> int:
 
 
 def _sites(row: Row) -> frozenset[str]:
+    """Return the sites a row names beyond those that its category implies ("heart" of cardiomegaly)."""
     sites = row.get("sites") or ()
     assert isinstance(sites, Sequence)
-    return frozenset(str(site) for site in sites)
+    category = load_ontology().categories.get(str(row["category"]))
+    implied = {"lung", "chest", *(category.implied_sites if category else ())}
+    return frozenset(str(site) for site in sites if site not in implied)
 
 
 def _resampled_totals(counts_RK3: Counts, resamples: int, seed: int) -> Counts:

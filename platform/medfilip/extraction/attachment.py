@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from medfilip.extraction.mention import Mention
 from medfilip.extraction.parsing import (
+    BEARER,
     CHANGE,
     CHRONICITY,
     COMMA,
@@ -42,6 +43,7 @@ BACKWARD_REACH = 14
 _SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change", CHRONICITY: "chronicity", COUNT: "count"}
 _ATTACHED = bits(*_SLOTS, PATTERN, POSITION)
 _INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))
+_BESIDE_PLACE = frozenset((COMMA, PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, PATTERN, SIZE, SEVERITY))
 _PARTING = frozenset((VERB, PREPOSITION, TERMINATOR, NEGATION, HEDGE, EXPLANATION))
 _PLAIN_CONJUNCTIONS = frozenset(("and", "&", ",", "/", "or", "and/or"))
 _MILLIMETRES = {
@@ -183,10 +185,16 @@ def _qualifier_follows(items: Sequence[Item], number: int, stop: int) -> bool:
 
 def _is_predicate(end: int, start: int, items: Sequence[Item]) -> bool:
     """Whether a qualifier stands right behind a finding, or behind a verb that says it of the finding."""
+    between = [item for item in items if end <= item[2] and item[3] <= start]
+    if between and between[-1][0] == DETERMINER and between[-1][3] == start:
+        return False  # "nodules, the larger": a word for one of them
     if start - end <= 2:
         return True
-    between = [item[0] for item in items if end <= item[2] and item[3] <= start]
-    return VERB in between or (bool(between) and between[0] == COMMA and start - end <= 3)
+    kinds = [item[0] for item in between]
+    if VERB in kinds or (kinds and kinds[0] == COMMA and start - end <= 3):
+        return True
+    # "Scarring at the right base, unchanged": only a place stands between.
+    return bool(kinds) and kinds[-1] == COMMA and _BESIDE_PLACE.issuperset(kinds)
 
 
 def joined(first: Mention, second: Mention, items: Sequence[Item]) -> bool:

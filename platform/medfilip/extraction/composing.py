@@ -75,7 +75,7 @@ def _composed(sentence: Sentence, compositions: Compositions) -> list[Mention]:
     states = {(item[2], item[3]) for item in items if item[0] == STATE}
     composed: list[Mention] = []
     taken: set[tuple[int, int, str]] = set()
-    for number, (kind, _, start, end) in enumerate(items):
+    for number, (kind, value, start, end) in enumerate(items):
         if kind != STATE:
             continue
         found = _following(sentence, number, states, compositions) or _preceding(sentence, number, states, compositions)
@@ -85,8 +85,8 @@ def _composed(sentence: Sentence, compositions: Compositions) -> list[Mention]:
                 continue
             taken.add(key)
             first, last = min(start, bearer[2]), max(end, bearer[3])
-            if len(found) > 1:  # one state of several bearers: what stands between belongs to the others
-                first, last = bearer[2], bearer[3]
+            if len(found) > 1 or (value in _WELL and _is_listed(items, bearer[3], start)):
+                first, last = bearer[2], bearer[3]  # one state of a list: what stands between belongs to the others
             stated = None if rule.certainty is Certainty.PRESENT else rule.certainty
             mention = Mention(first, last, rule.category, stated, rule.alignment, start)
             mention.bearer = str(bearer[1])
@@ -100,6 +100,12 @@ def _composed(sentence: Sentence, compositions: Compositions) -> list[Mention]:
                 composed.append(Mention(first, last, rule.also, stated, rule.alignment, first))
                 composed[-1].bearer = mention.bearer
     return composed
+
+
+def _is_listed(items: Sequence[Item], end: int, start: int) -> bool:
+    """Whether others stand between a bearer and its state: "mediastinum, soft tissues and airways are normal"."""
+    between = {item[0] for item in items if end <= item[2] and item[3] <= start}
+    return not between.isdisjoint(CONJUNCTIONS)
 
 
 def _covered(item: Item, composed: Sequence[Mention]) -> bool:

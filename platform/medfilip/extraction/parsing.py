@@ -95,14 +95,16 @@ class Sentence:
 
     def _part(self) -> None:
         items, starts = self.items, self.starts
+        since = 0
         for number, item in enumerate(items):
             kind = item[0]
             if (
                 (kind == TERMINATOR and not (item[1] in _THERE and _is_fronted(items, number)))
-                or ((kind in (AND, COMMA)) and _begins_statement(items, number))
+                or ((kind in (AND, COMMA)) and _begins_statement(items, number, since))
                 or (kind == DETERMINER and item[1] == "the" and _runs_on(items, number))
             ):
                 starts.append(item[2])
+                since = number
         starts.sort()
 
     def clause(self, token: int) -> int:
@@ -166,22 +168,34 @@ def _is_fronted(items: Sequence[Item], number: int) -> bool:
     return bool(earlier) and all(item[0] in _PLACE_WORDS for item in earlier)
 
 
-def _begins_statement(items: Sequence[Item], number: int) -> bool:
+def _begins_statement(items: Sequence[Item], number: int, since: int) -> bool:
     """Whether a comma or "and" is followed by a statement of its own: a noun and its verb, or a new denial.
+
+    ``since`` is the item that begins the statement before it.
 
     "…is normal, and the lungs are clear" begins one; "heart, mediastinum and hila are normal" does not.
     """
-    if number + 1 >= len(items) or not any(item[0] in _MATTER for item in items[:number]):
+    if number + 1 >= len(items):
         return False
-    if _opens(items, number):
-        return True
-    if _ends_statement(items, number):
-        return any(item[0] in _MATTER for item in items[number + 1 :])
-    if not _states(items, number):
-        return False
-    for kind, value, _, _ in reversed(items[:number]):
-        if kind in (VERB, NEGATION) or (kind == STATE and value in _WELL):
+    if any(item[0] in _MATTER for item in items[:number]):
+        if _opens(items, number):
             return True
+        if _ends_statement(items, number):
+            return any(item[0] in NOUNS for item in items[number + 1 :])
+    subject = _subject(items, number)
+    return subject is not None and _has_said(items[since:number], subject)
+
+
+def _has_said(items: Sequence[Item], subject: int) -> bool:
+    """Whether the items before a conjunction are a statement that one about a ``subject`` does not go on with.
+
+    "No effusion and consolidation is seen" goes on with its list, "no effusion and the heart is enlarged" does not.
+    """
+    for kind, value, _, _ in reversed(items):
+        if kind == VERB or (kind == STATE and value in _WELL):
+            return True
+        if kind == NEGATION:
+            return subject != CATEGORY
         if kind == TERMINATOR:
             break
     return False
@@ -205,19 +219,20 @@ def _ends_statement(items: Sequence[Item], number: int) -> bool:
     return kind == COMMA and value == "," and before[0] == VERB and before[3] == items[number][2]
 
 
-def _states(items: Sequence[Item], number: int) -> bool:
-    """Whether a noun and its verb follow a conjunction before the next one."""
+def _subject(items: Sequence[Item], number: int) -> int | None:
+    """Return the kind of the noun that, with its verb, follows a conjunction; ``None`` if no statement follows."""
     end = items[number][3]
-    nouns = False
+    subject: int | None = None
     for kind, value, start, _ in items[number + 1 :]:
-        if kind == VERB or (kind == STATE and nouns and value in _WELL):
-            return nouns
-        if kind in (OR, TERMINATOR) or (kind in (AND, COMMA) and start > end):
-            return False
-        if kind == PREPOSITION and not nouns:
-            return False
-        nouns = nouns or kind in NOUNS
-    return False
+        if kind == VERB or (kind == STATE and subject is not None and value in _WELL):
+            return subject
+        if kind in (OR, TERMINATOR) or (kind in (AND, COMMA) and start > end and subject in (None, CATEGORY)):
+            return None
+        if kind == PREPOSITION and subject is None:
+            return None
+        if subject is None and kind in NOUNS:
+            subject = kind
+    return None
 
 
 def _runs_on(items: Sequence[Item], number: int) -> bool:

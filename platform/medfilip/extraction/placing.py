@@ -177,10 +177,7 @@ def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: f
             not mention.places
             and previous.places
             and mention.category not in unplaced
-            and (
-                _explains(previous, mention, sentence)
-                or (previous.inherited and joined(previous, mention, sentence.items))
-            )
+            and (_explains(previous, mention, sentence) or _shares(previous, mention, sentence))
         ):
             mention.places = [_without(place, previous.bearer) for place in previous.places]
             mention.inherited = True

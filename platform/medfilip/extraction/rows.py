@@ -80,7 +80,9 @@ class RowWriter:
         if rules and (sites or mention.patterns):
             category = next((rules[key] for key in (*sites, *mention.patterns) if key in rules), category)
         side = ("bilateral" if len(set(sides)) > 1 else sides[0]) if sides else None
-        if side is None:
+        if mention.bearer and mention.certainty == Certainty.ABSENT and not _says_side(mention):
+            side = None  # "the hila are normal" is no finding on both sides
+        elif side is None:
             side = self._implied_side(mention, category, sites, words)
         if sites:
             hidden = self._hidden.get(category, GENERIC_SITES)
@@ -135,6 +137,10 @@ class RowWriter:
             return [(place.sides, place.sites)]
         rest = [site for site in place.sites if region[site] not in _ZONES]
         return [(place.sides, [s for s in place.sites if region[s] == zone] + rest) for zone in zones]
+
+
+def _says_side(mention: Mention) -> bool:
+    return any(slot == "laterality" for slot, _, _ in mention.evidence)
 
 
 def _span(slot: str, start: int, end: int, words: Sequence[str], starts: Sequence[int]) -> dict[str, Any]:

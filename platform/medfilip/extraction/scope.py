@@ -109,6 +109,8 @@ class _Scopes:
             if cue[0] == NEGATION_AFTER and mention.end <= cue[2] < end:
                 if cue[1] in _ADJECTIVES and not self._is_said(cue, end):
                     continue
+                if any(other.denial_end == cue[2] and other.start >= mention.end for other in self.mentions):
+                    continue  # "an effusion, heart size within normal limits": said of an organ after the finding
                 return None if self._barred(mention.end, cue[2]) else cue
         return None
 

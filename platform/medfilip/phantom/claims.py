@@ -15,7 +15,7 @@ from medfilip.phantom.writer import Slot
 NOUNS = {
     "pleural_effusion": ("pleural effusion", "effusion"),
     "consolidation": ("consolidation",),
-    "nodule": ("nodule", "nodular opacity"),
+    "nodule": ("nodule",),
     "cardiomegaly": ("cardiomegaly", "cardiac enlargement"),
     "pneumothorax": ("pneumothorax",),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from medfilip.findings.finding import Alignment, Certainty, Change, Laterality
+import re
+
+from medfilip.findings.finding import Alignment, Certainty, Change, Evidence, Finding, Laterality
 from medfilip.phantom import wording
 from medfilip.phantom.claims import NOUNS
 from medfilip.phantom.draft import Draft
@@ -24,14 +26,17 @@ _NEGATIONS = (
     ("{certainty} {pattern} {laterality} MENTIONS.", "negative for"),
     ("the lungs are {certainty} {pattern} {laterality} MENTIONS.", "without"),
 )
-_NORMAL_HEART = (
-    "<heart size> is {certainty}.",
-    "the <cardiac silhouette> is {certainty} in size.",
-    "<heart size> and mediastinal contours are {certainty}.",
-    "the <heart> is {certainty} in size.",
-    "the <heart size> and pulmonary vascularity are {certainty}.",
-    "<cardiomediastinal silhouette> is {certainty}.",
-    "the <heart>, hila and mediastinum are {certainty}.",
+_NORMAL_HEART: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("<heart size> is {certainty}.", ("cardiomegaly",)),
+    ("the <cardiac silhouette> is {certainty} in size.", ("cardiomegaly",)),
+    ("<heart size> and <mediastinal contours> are {certainty}.", ("cardiomegaly", "mediastinal_widening")),
+    ("the <heart> is {certainty} in size.", ("cardiomegaly",)),
+    ("the <heart size> and <pulmonary vascularity> are {certainty}.", ("cardiomegaly", "vascular_congestion")),
+    ("<cardiomediastinal silhouette> is {certainty}.", ("cardiomegaly",)),
+    (
+        "the <heart>, <hila> and <mediastinum> are {certainty}.",
+        ("cardiomegaly", "hilar_enlargement", "mediastinal_widening"),
+    ),
 )
 _NORMAL = ("normal", "within normal limits", "unremarkable")
 _CLEAR_LUNGS = (
@@ -99,8 +104,8 @@ def deny(report: Draft, categories: tuple[str, ...]) -> None:
         return
     if categories == ("cardiomegaly",) and dice.chance(0.9):
         slots = {"certainty": _absent(dice.favour(_NORMAL))}
-        template = dice.favour(_NORMAL_HEART)
-        report.state(template, categories, slots, certainty=Certainty.ABSENT, alignment=Alignment.NORMALISED)
+        template, named = dice.favour(_NORMAL_HEART)
+        report.state(template, named, slots, certainty=Certainty.ABSENT, alignment=Alignment.NORMALISED)
         return
     form, words = dice.favour(_NEGATIONS)
     slots = {"certainty": _absent(words)}
@@ -139,6 +144,32 @@ def deny_one_side(report: Draft, lesions: tuple[Lesion, ...], claimed: set[str])
         slots = {"certainty": _absent("no"), "laterality": Slot("laterality", str(free[0]), free[0])}
         template = "{certainty} {laterality} <pleural effusion>."
         report.state(template, ("pleural_effusion",), slots, certainty=Certainty.ABSENT)
+
+
+_ORGANS = re.compile(
+    r"(?P<mediastinal_widening>mediastinal contours|mediastinum)"
+    r"|(?P<hilar_enlargement>hilar contours|hila)"
+    r"|(?P<vascular_congestion>pulmonary vascula(?:ture|rity))",
+    re.IGNORECASE,
+)
+_NORMALITY = re.compile(r"\b(?:normal|unremarkable|within normal limits|intact)\b", re.IGNORECASE)
+
+
+def state_normal(report: Draft, sentence: str) -> None:
+    """Append a sentence of normality; an organ whose disease has a category is denied by it, the others say nothing."""
+    start = report.plain(sentence)
+    normal = _NORMALITY.search(sentence)
+    for organ in _ORGANS.finditer(sentence) if normal else ():
+        assert normal is not None and organ.lastgroup is not None
+        places = (("mention", organ.span()), ("certainty", normal.span()))
+        report.writer.findings.append(
+            Finding(
+                category=organ.lastgroup,
+                certainty=Certainty.ABSENT,
+                alignment=Alignment.NORMALISED,
+                evidence=tuple(Evidence(slot=slot, start=start + a, end=start + b) for slot, (a, b) in places),
+            )
+        )
 
 
 def _absent(words: str) -> Slot:

@@ -38,11 +38,13 @@ class Draft:
         self.writer.plain(heading)
         self.sentences, self.joinable = 0, False
 
-    def plain(self, sentence: str) -> None:
-        """Append a sentence that states no finding."""
+    def plain(self, sentence: str) -> int:
+        """Append a sentence as it is, and return where it starts."""
         self._separate(sentence)
+        start = len(self.writer.text)
         joined = self.writer.text.endswith(" and ")
         self.writer.plain(sentence[0].lower() + sentence[1:] if joined else sentence)
+        return start
 
     def state(
         self,

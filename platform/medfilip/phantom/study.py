@@ -17,7 +17,7 @@ from medfilip.phantom.draw import DEFAULT_SIZE, Box, draw
 from medfilip.phantom.lesions import CategoryTruth, Lesion, sample_lesions, study_truth, thin_out
 from medfilip.phantom.text import write_report
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised whenever the same seed gives other studies than before."""
 
 _SECOND_STUDY_RATE = 0.4

@@ -5,10 +5,11 @@ What counts as truth, and is deliberately narrow:
 - Only FINDINGS and IMPRESSION (whatever they are called) state findings. What INDICATION, TECHNIQUE and COMPARISON
   name is a question or history; advice is none either.
 - A negated finding is absent; "heart size is normal" denies cardiomegaly, "the lungs are clear" denies lung opacity
-  (inferred) and says nothing about nodules by name. Other sentences of normality state no finding. What has resolved,
-  or is "no longer seen", is absent and resolved.
-- "Probable" states a finding (present, hedged), "possible", "may represent", "cannot be excluded" and each side of a
-  "versus" leave it open.
+  (inferred) and says nothing about nodules by name. Normal mediastinal or hilar contours and vessels deny widening,
+  enlargement and congestion; other sentences of normality state no finding. What has resolved, or is "no longer seen",
+  is absent and resolved.
+- "Probable" and each side of a "versus" state a finding (present, hedged); "possible", "may represent" and "cannot be
+  excluded" leave it open.
 - A slot is filled only by words of the same statement: the impression repeats a finding as it is written there. In a
   coordination a word holds for what it grammatically belongs to: "bilateral effusions and atelectasis" are both
   bilateral, "left effusion with adjacent atelectasis" says no side of the atelectasis, and "left greater than right"
@@ -25,7 +26,7 @@ import numpy as np
 from medfilip.findings.finding import Finding
 from medfilip.phantom import wording
 from medfilip.phantom.claims import Claim, make_claims, state_claim, state_extra
-from medfilip.phantom.denials import denial_groups, deny, deny_one_side
+from medfilip.phantom.denials import denial_groups, deny, deny_one_side, state_normal
 from medfilip.phantom.dice import Dice
 from medfilip.phantom.draft import Draft
 from medfilip.phantom.extras import Extra, load_extras
@@ -109,7 +110,7 @@ def _findings_section(report: Draft, claims: list[Claim], extras: list[Extra], l
     for chance in (0.55, 0.3, 0.12):
         sentence = wording.normal_sentence(dice)
         if sentence not in told and (dice.chance(chance) or not report.sentences):
-            report.plain(sentence)
+            state_normal(report, sentence)
             told.add(sentence)
 
 
