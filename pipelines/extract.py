@@ -24,7 +24,7 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest, run_folder
 from medfilip.storage.run import RUN_FILE, Run, RunSpec, open_run
 from medfilip.storage.schemas import SENTENCES
-from medfilip.storage.shards import decode_shard
+from medfilip.storage.shards import read_shard
 from pipelines.engine_run import EngineRun, retried_codes
 from pipelines.engines import Extractor, PlanOptions, lexicon_extractor, openai_extractor
 from pipelines.findings_cache import RETRIED, FindingsCache
@@ -178,7 +178,13 @@ class _ExtractJob:
             settled = settle(shards["sentences"], runs[0], model, audit, extract.staging, progress)
         with extract.stage("mentions"):
             mentions, found = find_mentions(
-                extract.location, extract.staging, self.source, self.reports, buckets, progress
+                extract.location,
+                extract.staging,
+                self.source,
+                self.reports,
+                shards["occurrences"],
+                buckets,
+                progress,
             )
         extract.publish(
             shards | mentions | settled.shards,
@@ -234,8 +240,7 @@ class _ExtractJob:
     def _sentence_counts(self, sentences: list[Shard]) -> dict[str, int]:
         occurrences = 0
         for shard in sentences:
-            file = self.extract.location / shard.path
-            table = decode_shard(file.read_bytes(), file, SENTENCES, ["count"])
+            table = read_shard(self.extract.location, shard, SENTENCES, ["count"])
             occurrences += int(pc.sum(table["count"]).as_py() or 0)
         distinct = sum(shard.rows for shard in sentences)
         return {"distinct_sentences": distinct, "sentence_occurrences": occurrences}
