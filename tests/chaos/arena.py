@@ -17,7 +17,7 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME
 from medfilip.storage.run import RUN_FILE
 from tests.chaos.compare import Result, cache_difference, difference, read_result
-from tests.chaos.driver import Driver, Ended, RayFiles
+from tests.chaos.driver import START_LIMIT_S, Driver, Ended, RayFiles
 
 STARTS = 4
 """How often a job is started, faults at work or not, before it must have finished."""
@@ -91,6 +91,8 @@ class Arena:
         All that is drawn comes from it.
     settings, environment, program
         Of the drivers, beside the common ones.
+    limit_s
+        How long one start may take.
     faults, ends
         What was done to the run, and how its drivers ended.
     """
@@ -103,6 +105,7 @@ class Arena:
     settings: list[str] = field(default_factory=lambda: ["rows_per_block=200"])
     environment: dict[str, str] = field(default_factory=dict)
     program: list[str] = field(default_factory=lambda: list(_COMMAND))
+    limit_s: float = START_LIMIT_S
     faults: list[dict[str, Any]] = field(default_factory=list)
     ends: list[Ended] = field(default_factory=list)
 
@@ -115,7 +118,7 @@ class Arena:
         driver = Driver(arguments, ray_files, log, environment=self.environment, program=self.program)
         try:
             yield driver
-            self.ends.append(driver.wait())
+            self.ends.append(driver.wait(self.limit_s))
         finally:
             driver.kill()
             driver.process.wait()
