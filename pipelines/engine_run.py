@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Plan = Callable[["Dataset"], "Dataset"]
+Reader = Callable[[pa.Table], pa.Table]
+"""Sentences → their rows of ``sentence_findings``, in the same order."""
+
 Wanted = Callable[[pa.Table, int, int], npt.NDArray[np.bool_]]
 """Of a range of ``sentences``, its number and the number of ranges: which of them an engine should read at all."""
 
@@ -152,7 +155,39 @@ class EngineRun:
         groups = [files[start::_COLLECT_PARTS] for start in range(min(len(files), _COLLECT_PARTS))]
         cut = partial(_cut_found, staging=self.staging, buckets=self.buckets)
         map_parts(self.staging, "cut", cut, list(enumerate(groups)))
-        collect = partial(_collect_bucket, engine=self, groups=len(groups))
+        return self._publish([len(groups)] * self.buckets)
+
+    def execute_parts(self, read: Reader, *, rows_per_part: int, progress: Progress | None = None) -> Counter[str]:
+        """Do as `execute` does, with an engine that any worker can run.
+
+        Ray Data starts services and a plan of its own: ten seconds and more, in which rules read half a million
+        sentences.
+        """
+        if self.cache.has(self.run_id):
+            return self.cache.spent_by(self.run_id)
+        rows = self._rows_of_a_part(rows_per_part)
+        counts = [0] * self.buckets
+        for file in self._pending_files():
+            held = pq.read_metadata(file.path, filesystem=file.filesystem).num_rows
+            counts[_bucket_of(file)] = -(-held // rows)
+        parts = [(bucket, number) for bucket, count in enumerate(counts) for number in range(count)]
+        map_parts(
+            self.staging, "read", partial(_read_part, engine=self, read=read, rows=rows), parts, progress=progress
+        )
+        return self._publish(counts)
+
+    def _rows_of_a_part(self, rows_per_part: int) -> int:
+        """Return how many sentences a part has: decided once, as what is done already is counted in parts."""
+        decided = self.staging / "part_rows.json"
+        if not decided.exists():
+            pending = json.loads((self.staging / "pending.json").read_bytes())["pending"]
+            rows = min(rows_per_part, max(_MIN_ROWS, -(-pending // _MIN_BLOCKS)))
+            decided.write_bytes(json.dumps(rows).encode())
+        return int(json.loads(decided.read_bytes()))
+
+    def _publish(self, groups: Sequence[int]) -> Counter[str]:
+        """Put the pieces of each range together, publish the increment, and return what was spent on it."""
+        collect = partial(_collect_bucket, engine=self, groups=groups)
         records = map_parts(self.staging, "collect", collect, list(range(self.buckets)))
         spent: Counter[str] = Counter()
         for record in records:
@@ -173,7 +208,7 @@ class EngineRun:
 
     def _asked(self, bucket: int) -> npt.NDArray[np.int64]:
         """Return the ids of a range that the engine was given."""
-        file = self.staging / "pending" / f"part-{bucket:05d}.parquet"
+        file = self.staging / "pending" / _pending_name(bucket)
         if not file.exists():
             return np.empty(0, np.int64)
         # All columns are read: what the engine was given has to be what was asked about.
@@ -246,7 +281,7 @@ def _choose_bucket(
         chosen = ~known
     pending = sentences.filter(pa.array(chosen))
     if pending.num_rows:
-        write_shard(engine.staging / "pending", f"part-{bucket:05d}.parquet", SENTENCES, pending)
+        write_shard(engine.staging / "pending", _pending_name(bucket), SENTENCES, pending)
     return {"wanted": len(ids), "known": int(known.sum()), "pending": pending.num_rows}
 
 
@@ -263,10 +298,19 @@ def _cut_found(numbered: tuple[int, list[Location]], *, staging: Location, bucke
     return {}
 
 
-def _collect_bucket(bucket: int, *, engine: EngineRun, groups: int) -> dict[str, Any]:
+def _read_part(part: tuple[int, int], *, engine: EngineRun, read: Reader, rows: int) -> dict[str, Any]:
+    """Let the engine read some of a range's sentences."""
+    bucket, number = part
+    file = engine.staging / "pending" / _pending_name(bucket)
+    sentences = decode_shard(file.read_bytes(), file, SENTENCES).slice(number * rows, rows)
+    write_staged(engine.staging / "cut" / _cut_path(bucket, number), SENTENCE_FINDINGS, read(sentences))
+    return {}
+
+
+def _collect_bucket(bucket: int, *, engine: EngineRun, groups: Sequence[int]) -> dict[str, Any]:
     """Write one range of the increment, after a check that every sentence asked about has one row."""
     cut = engine.staging / "cut"
-    tables = [read_staged(cut / _cut_path(bucket, number), SENTENCE_FINDINGS) for number in range(groups)]
+    tables = [read_staged(cut / _cut_path(bucket, number), SENTENCE_FINDINGS) for number in range(groups[bucket])]
     found = pa.concat_tables(tables) if tables else SENTENCE_FINDINGS.empty()
     asked = engine._asked(bucket)
     if not np.array_equal(np.sort(found["sentence_id"].to_numpy()), np.sort(asked)):
@@ -281,6 +325,14 @@ def _collect_bucket(bucket: int, *, engine: EngineRun, groups: int) -> dict[str,
         "shard": engine.cache.write_range(engine.run_id, bucket, engine.buckets, found).model_dump(),
         "spent": spent | {"findings": findings},
     }
+
+
+def _pending_name(bucket: int) -> str:
+    return f"part-{bucket:05d}.parquet"
+
+
+def _bucket_of(pending: Location) -> int:
+    return int(pending.name.removeprefix("part-").removesuffix(".parquet"))
 
 
 def _cut_path(bucket: int, number: int) -> str:

@@ -65,18 +65,21 @@ class Extractor:
     fingerprint
         Of everything that decides what it finds.
     plan
-        Its Ray Data plan.
+        Its Ray Data plan, if it needs one: actors of its own, or a bound on what is asked at once.
     lanes
         Sentences it works on at once, as far as settings say; with a row's duration that gives its speed.
     gpus
         GPUs it occupies.
+    read
+        Reads sentences in any worker, without a plan.
     """
 
     name: str
     fingerprint: str
-    plan: Callable[[Dataset, PlanOptions], Dataset]
+    plan: Callable[[Dataset, PlanOptions], Dataset] | None
     lanes: Callable[[], int]
     gpus: int = 0
+    read: Callable[[pa.Table], pa.Table] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -94,12 +97,7 @@ def reply_reader() -> ReplyReader:
 def lexicon_extractor() -> Extractor:
     """Return the rule engine."""
     decided = fingerprint([lexicon_engine().fingerprint, LONGEST_SENTENCE])
-    return Extractor("lexicon", decided, _lexicon_plan, cluster_cores)
-
-
-def _lexicon_plan(dataset: Dataset, options: PlanOptions) -> Dataset:
-    extract = partial(extract_with_lexicon, timed=options.timed)
-    return dataset.map_batches(extract, batch_format="pyarrow", num_cpus=1, concurrency=local_concurrency())
+    return Extractor("lexicon", decided, None, cluster_cores, read=extract_with_lexicon)
 
 
 def extract_with_lexicon(sentences: pa.Table, *, timed: bool = False) -> pa.Table:

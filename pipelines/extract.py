@@ -39,8 +39,6 @@ from pipelines.settle import Audit, routed_to_model, settle
 from serve.cluster import ray_session
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
-
     from pipelines.engine_run import Wanted
 
 
@@ -219,13 +217,15 @@ class _ExtractJob:
         return told
 
     def _execute(self, run: EngineRun, extractor: Extractor, told: Forecast, prefix: str) -> Counter[str]:
-        options = PlanOptions(run.staging, budget_factor=2 if self.settings.retry_rejected else 1)
-
-        def plan(dataset: Dataset) -> Dataset:
-            return extractor.plan(dataset, options)
-
-        rows = self.settings.rows_per_block or (_RULE_ROWS if extractor.name == "lexicon" else _MODEL_ROWS)
-        spent = run.execute(plan, rows_per_block=rows, progress=self._progress)
+        rows, make = self.settings.rows_per_block, extractor.plan
+        if make is None:
+            assert extractor.read is not None
+            spent = run.execute_parts(extractor.read, rows_per_part=rows or _RULE_ROWS, progress=self._progress)
+        else:
+            options = PlanOptions(run.staging, budget_factor=2 if self.settings.retry_rejected else 1)
+            spent = run.execute(
+                lambda dataset: make(dataset, options), rows_per_block=rows or _MODEL_ROWS, progress=self._progress
+            )
         counts = Counter(
             {
                 f"{prefix}sentences_from_cache": told.known,
