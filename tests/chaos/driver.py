@@ -23,9 +23,8 @@ import psutil
 REPOSITORY = Path(__file__).parents[2]
 START_LIMIT_S = 240.0
 ENDED_BY_RAY = "ended_by_ray"
-"""Stands for a code where Ray's own core ended the driver, since the head of its cluster was gone."""
+"""Stands for a code where Ray's own core ended the driver, past Python, as raylet or head of its cluster were gone."""
 
-_HEAD_LOST = "Failed to connect to GCS"
 _CODE = re.compile(r"error\W+\[(\w+)\]")
 
 
@@ -81,6 +80,7 @@ class Driver:
     ) -> None:
         self._ray_files = ray_files
         self._log = log
+        self._lost_ray = False
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *arguments],
@@ -112,7 +112,7 @@ class Driver:
         text = self._log.read_text(encoding="utf-8", errors="replace")
         if told := _CODE.search(text):
             return Ended(code, told[1], " ".join(text[told.start() :].split()))
-        return Ended(code, ENDED_BY_RAY if _HEAD_LOST in text else None, text[-2000:])
+        return Ended(code, ENDED_BY_RAY if self._lost_ray and code == 1 else None, text[-2000:])
 
     def ray_processes(self) -> list[psutil.Process]:
         """Return the processes of the driver's cluster."""
@@ -134,12 +134,14 @@ class Driver:
     def kill_raylet(self) -> bool:
         """SIGKILL the raylet; returns whether there was one."""
         raylets = [process for process in self.ray_processes() if "raylet/raylet" in _title(process)]
+        self._lost_ray = True
         for process in raylets:
             kill(process)
         return bool(raylets)
 
     def kill_cluster(self) -> bool:
         """SIGKILL every process of the cluster but the driver."""
+        self._lost_ray = True
         processes = self.ray_processes()
         for process in processes:
             kill(process)

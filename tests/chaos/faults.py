@@ -17,16 +17,14 @@ from tests.chaos.moments import Moment, draw_moment
 from tests.chaos.poison import poisoned_reports
 from tests.chaos.s3 import BUCKET, bucket_files, faulty_s3, moto, s3_environment
 
-_WORKING = ("split", "merge", "choose", "found", "cut", "collect", "cached", "settle", "mentions")
+_WORKING = ("split", "merge", "choose", "read", "collect", "cached", "settle", "mentions")
 _DAMAGE = ("shard_corrupt", "schema_version_mismatch", "column_missing")
 """What a damaged file is told as: a flipped byte can also hit what it says of itself."""
 
 _READ_AFTER = {
     "split": ("staging/split/*/*.parquet",),
     "choose": ("sentences/*.parquet", "staging/lexicon/pending/*.parquet"),
-    "found": ("staging/lexicon/pending/*.parquet", "staging/lexicon/found/*.parquet"),
-    "computed": ("staging/lexicon/found/*.parquet",),
-    "cut": ("staging/lexicon/cut/*/*.parquet", "staging/lexicon/found/*.parquet"),
+    "read": ("staging/lexicon/pending/*.parquet", "staging/lexicon/cut/*/*.parquet"),
     "collect": ("staging/lexicon/cut/*/*.parquet", "sentences/*.parquet"),
     "cached": ("sentences/*.parquet", "../../sentence_findings/*/*/*.parquet"),
     "settle": ("staging/lookup/*.arrow", "../../sentence_findings/*/*/*.parquet", "occurrences/*.parquet"),

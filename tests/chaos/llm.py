@@ -25,6 +25,7 @@ from medfilip.extraction.reply_format import write_reply
 from medfilip.extraction.reply_writer import reply_of
 from medfilip.extraction.tiny_llm import make_tiny_llm
 from medfilip.findings.ontology import load_ontology
+from medfilip.storage.schemas import SENTENCE_FINDINGS
 from tests.chaos.arena import Arena, Corpus, arena
 from tests.chaos.compare import cached_rows
 from tests.chaos.driver import Driver
@@ -92,17 +93,15 @@ def _strike(driver: Driver, rng: random.Random, *, of_driver: bool) -> None:
 def committed_rows(place: Arena) -> pa.Table:
     """Return the rows whose writing Ray's checkpoint has committed."""
     root = Path(place.root.path)
-    ids = [
-        pq.read_table(file, columns=["sentence_id"])["sentence_id"].to_pylist()
-        for file in root.glob("extract-*/*/staging/*/checkpoint/**/*.parquet")
-        if ".pending." not in file.name
+    checkpoint = root.glob("extract-*/*/staging/*/checkpoint/**/*.parquet")
+    # A file of rows is named after the entry of the checkpoint that commits it; others may still be written.
+    committed = tuple(file.stem for file in checkpoint if ".pending." not in file.name)
+    found = [
+        pq.read_table(file)
+        for file in root.glob("extract-*/*/staging/*/found/*.parquet")
+        if committed and file.name.startswith(committed)
     ]
-    found = [pq.read_table(file) for file in root.glob("extract-*/*/staging/*/found/*.parquet")]
-    if not ids or not found:
-        return pa.table({"sentence_id": pa.array([], pa.int64())})
-    table = pa.concat_tables(found)
-    committed = np.isin(table["sentence_id"].to_numpy(), list(itertools.chain(*ids)))
-    return table.filter(pa.array(committed)).sort_by("sentence_id")
+    return pa.concat_tables(found).sort_by("sentence_id") if found else SENTENCE_FINDINGS.empty()
 
 
 def _expected_ids(corpus: Corpus, at_most: int) -> list[int]:
