@@ -253,10 +253,10 @@ def guarded(work: Callable[[], object], *, debug: bool) -> None:
     except OSError as error:
         if debug:
             raise
+        from pipelines.runtime import reason
+
         place = f": {error.filename}" if isinstance(error.filename, str) else ""
-        _print_error(
-            ErrorCode.STORAGE_FAILED, f"Cannot read or write ({type(error).__name__}{place}). Check the paths."
-        )
+        _print_error(ErrorCode.STORAGE_FAILED, f"Cannot read or write ({reason(error)}{place}). Check paths and space.")
         sys.exit(1)
     except Exception as error:
         if debug:

@@ -25,7 +25,15 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
 from medfilip.storage.schemas import SENTENCE_FINDINGS, SENTENCES
-from medfilip.storage.shards import decode_shard, write_shard
+from medfilip.storage.shards import (
+    CHECKED,
+    decode_shard,
+    decode_table,
+    read_shard,
+    read_staged,
+    write_shard,
+    write_staged,
+)
 from pipelines.findings_cache import RETRIED, FindingsCache
 from pipelines.runtime import Progress, map_parts, no_progress, task_error
 from pipelines.sentences import cut_sorted
@@ -34,6 +42,9 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Plan = Callable[["Dataset"], "Dataset"]
+Reader = Callable[[pa.Table], pa.Table]
+"""Sentences → their rows of ``sentence_findings``, in the same order."""
+
 Wanted = Callable[[pa.Table, int, int], npt.NDArray[np.bool_]]
 """Of a range of ``sentences``, its number and the number of ranges: which of them an engine should read at all."""
 
@@ -133,6 +144,8 @@ class EngineRun:
 
         What an earlier attempt wrote or published is not done again.
         """
+        if self.cache.has(self.run_id):
+            return self.cache.spent_by(self.run_id)
         pending = json.loads((self.staging / "pending.json").read_bytes())["pending"]
         if pending and not (self.staging / "computed").exists():
             with (progress or no_progress)(self.name, "sentences", pending, _RowCounter(self.staging / "found").count):
@@ -142,14 +155,64 @@ class EngineRun:
         groups = [files[start::_COLLECT_PARTS] for start in range(min(len(files), _COLLECT_PARTS))]
         cut = partial(_cut_found, staging=self.staging, buckets=self.buckets)
         map_parts(self.staging, "cut", cut, list(enumerate(groups)))
-        collect = partial(_collect_bucket, engine=self, groups=len(groups))
+        return self._publish([len(groups)] * self.buckets)
+
+    def execute_parts(self, read: Reader, *, rows_per_part: int, progress: Progress | None = None) -> Counter[str]:
+        """Do as `execute` does, with an engine that any worker can run.
+
+        Ray Data starts services and a plan of its own: ten seconds and more, in which rules read half a million
+        sentences.
+        """
+        if self.cache.has(self.run_id):
+            return self.cache.spent_by(self.run_id)
+        rows = self._rows_of_a_part(rows_per_part)
+        counts = [0] * self.buckets
+        for file in self._pending_files():
+            held = pq.read_metadata(file.path, filesystem=file.filesystem).num_rows
+            counts[_bucket_of(file)] = -(-held // rows)
+        parts = [(bucket, number) for bucket, count in enumerate(counts) for number in range(count)]
+        map_parts(
+            self.staging, "read", partial(_read_part, engine=self, read=read, rows=rows), parts, progress=progress
+        )
+        return self._publish(counts)
+
+    def _rows_of_a_part(self, rows_per_part: int) -> int:
+        """Return how many sentences a part has: decided once, as what is done already is counted in parts."""
+        decided = self.staging / "part_rows.json"
+        if not decided.exists():
+            pending = json.loads((self.staging / "pending.json").read_bytes())["pending"]
+            rows = min(rows_per_part, max(_MIN_ROWS, -(-pending // _MIN_BLOCKS)))
+            decided.write_bytes(json.dumps(rows).encode())
+        return int(json.loads(decided.read_bytes()))
+
+    def _publish(self, groups: Sequence[int]) -> Counter[str]:
+        """Put the pieces of each range together, publish the increment, and return what was spent on it."""
+        collect = partial(_collect_bucket, engine=self, groups=groups)
         records = map_parts(self.staging, "collect", collect, list(range(self.buckets)))
-        if not self.cache.has(self.run_id):
-            self.cache.publish(self.run_id, [Shard(**record["shard"]) for record in records])
         spent: Counter[str] = Counter()
         for record in records:
             spent.update(record["spent"])
+        self.cache.publish(self.run_id, [Shard(**record["shard"]) for record in records], spent)
         return spent
+
+    def check_answers(self, bucket: int, answered: npt.NDArray[np.int64]) -> None:
+        """Raise if the cache no longer holds what a range had when the run chose what to read, or has read since."""
+        record = json.loads((self.staging / "records" / "choose" / f"part-{bucket:05d}.json").read_bytes())
+        missing = int((~np.isin(self._asked(bucket), answered)).sum())
+        if missing or len(answered) < record["known"]:
+            raise MedfilipError(
+                ErrorCode.INPUT_NOT_FOUND,
+                f"The findings cache {self.cache.folder} has lost answers that this run counts on.",
+                fix="Start another run with --new-run: it reads those sentences again.",
+            )
+
+    def _asked(self, bucket: int) -> npt.NDArray[np.int64]:
+        """Return the ids of a range that the engine was given."""
+        file = self.staging / "pending" / _pending_name(bucket)
+        if not file.exists():
+            return np.empty(0, np.int64)
+        # All columns are read: what the engine was given has to be what was asked about.
+        return np.asarray(decode_shard(file.read_bytes(), file, SENTENCES)["sentence_id"].to_numpy())
 
     def _compute(self, plan: Plan, pending: int, rows_per_block: int) -> None:
         import ray
@@ -162,7 +225,7 @@ class EngineRun:
                 # A block is the grain of resuming and of parallel work; Ray's own default is one block for 128 MB.
                 rows = min(rows_per_block, max(_MIN_ROWS, -(-pending // _MIN_BLOCKS)))
                 dataset = plan(dataset.repartition(target_num_rows_per_block=rows))
-                dataset.write_parquet(target.path, filesystem=target.filesystem)
+                dataset.write_parquet(target.path, filesystem=target.filesystem, **CHECKED)
         except ray.exceptions.ActorDiedError as error:
             raise MedfilipError(
                 ErrorCode.ENGINE_FAILED,
@@ -170,7 +233,13 @@ class EngineRun:
                 fix="Check memory and GPU, then start the job again: it resumes, and remembers what it died of.",
             ) from error
         except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
+            self._check_pending()
             raise task_error(error) from error
+
+    def _check_pending(self) -> None:
+        """Raise the error that names a damaged file of what the engine reads, if one is: Ray's own does not."""
+        for file in self._pending_files():
+            decode_shard(file.read_bytes(), file, SENTENCES)
 
 
 class _RowCounter:
@@ -196,11 +265,11 @@ def _choose_bucket(
     limited: bool,
 ) -> dict[str, Any]:
     bucket, shard = numbered
-    file = engine.run / shard.path
-    sentences = decode_shard(file.read_bytes(), file, SENTENCES)
+    sentences = read_shard(engine.run, shard, SENTENCES)
     if wanted is not None:
         sentences = sentences.filter(pa.array(wanted(sentences, bucket, engine.buckets)))
-    answered = engine.cache.read_range(bucket, engine.buckets, [])
+    # Not what this run itself has published: if its staging is made anew, its counts must come out the same.
+    answered = engine.cache.read_range(bucket, engine.buckets, [], without=engine.run_id)
     ids = sentences["sentence_id"].to_numpy()
     known = np.isin(ids, answered["sentence_id"].to_numpy())
     if retry:
@@ -212,32 +281,38 @@ def _choose_bucket(
         chosen = ~known
     pending = sentences.filter(pa.array(chosen))
     if pending.num_rows:
-        write_shard(engine.staging / "pending", f"part-{bucket:05d}.parquet", SENTENCES, pending)
+        write_shard(engine.staging / "pending", _pending_name(bucket), SENTENCES, pending)
     return {"wanted": len(ids), "known": int(known.sum()), "pending": pending.num_rows}
 
 
 def _cut_found(numbered: tuple[int, list[Location]], *, staging: Location, buckets: int) -> dict[str, Any]:
     """Cut what Ray wrote in some files by range of ids."""
     number, files = numbered
-    tables = [SENTENCE_FINDINGS.conform(pq.read_table(file.path, filesystem=file.filesystem)) for file in files]
+    tables = [SENTENCE_FINDINGS.conform(decode_table(file.read_bytes(), file)) for file in files]
     table = pa.concat_tables(tables)
     table = table.take(np.argsort(table["sentence_id"].to_numpy(), kind="stable"))
     cuts = cut_sorted(table["sentence_id"].to_numpy(), buckets)
     for bucket in range(buckets):
         part = table.slice(cuts[bucket], cuts[bucket + 1] - cuts[bucket])
-        write_shard(staging / "cut", _cut_path(bucket, number), SENTENCE_FINDINGS, part)
+        write_staged(staging / "cut" / _cut_path(bucket, number), SENTENCE_FINDINGS, part)
     return {}
 
 
-def _collect_bucket(bucket: int, *, engine: EngineRun, groups: int) -> dict[str, Any]:
+def _read_part(part: tuple[int, int], *, engine: EngineRun, read: Reader, rows: int) -> dict[str, Any]:
+    """Let the engine read some of a range's sentences."""
+    bucket, number = part
+    file = engine.staging / "pending" / _pending_name(bucket)
+    sentences = decode_shard(file.read_bytes(), file, SENTENCES).slice(number * rows, rows)
+    write_staged(engine.staging / "cut" / _cut_path(bucket, number), SENTENCE_FINDINGS, read(sentences))
+    return {}
+
+
+def _collect_bucket(bucket: int, *, engine: EngineRun, groups: Sequence[int]) -> dict[str, Any]:
     """Write one range of the increment, after a check that every sentence asked about has one row."""
-    files = [engine.staging / "cut" / _cut_path(bucket, number) for number in range(groups)]
-    tables = [decode_shard(file.read_bytes(), file, SENTENCE_FINDINGS) for file in files]
+    cut = engine.staging / "cut"
+    tables = [read_staged(cut / _cut_path(bucket, number), SENTENCE_FINDINGS) for number in range(groups[bucket])]
     found = pa.concat_tables(tables) if tables else SENTENCE_FINDINGS.empty()
-    asked_file = engine.staging / "pending" / f"part-{bucket:05d}.parquet"
-    asked = np.empty(0, np.int64)
-    if asked_file.exists():
-        asked = decode_shard(asked_file.read_bytes(), asked_file, SENTENCES, ["sentence_id"])["sentence_id"].to_numpy()
+    asked = engine._asked(bucket)
     if not np.array_equal(np.sort(found["sentence_id"].to_numpy()), np.sort(asked)):
         raise MedfilipError(
             ErrorCode.ENGINE_FAILED,
@@ -250,6 +325,14 @@ def _collect_bucket(bucket: int, *, engine: EngineRun, groups: int) -> dict[str,
         "shard": engine.cache.write_range(engine.run_id, bucket, engine.buckets, found).model_dump(),
         "spent": spent | {"findings": findings},
     }
+
+
+def _pending_name(bucket: int) -> str:
+    return f"part-{bucket:05d}.parquet"
+
+
+def _bucket_of(pending: Location) -> int:
+    return int(pending.name.removeprefix("part-").removesuffix(".parquet"))
 
 
 def _cut_path(bucket: int, number: int) -> str:

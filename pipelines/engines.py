@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint
 from medfilip.core.secrets import read_secret
 from medfilip.extraction.chat_client import API_KEY_SECRET, ChatEndpoint
 from medfilip.extraction.chat_engine import ChatEngine, chat_fingerprint
-from medfilip.extraction.engine import extract_table, results_table
+from medfilip.extraction.engine import LONGEST_SENTENCE, extract_table, results_table
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.prompt import load_prompt
 from medfilip.extraction.reply import ReplyReader
 from medfilip.findings.ontology import load_ontology
 from medfilip.storage.location import Location
 from pipelines.llm_settings import OpenaiSettings
-from pipelines.runtime import local_concurrency
+from pipelines.runtime import collector_paused, local_concurrency
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -64,18 +65,21 @@ class Extractor:
     fingerprint
         Of everything that decides what it finds.
     plan
-        Its Ray Data plan.
+        Its Ray Data plan, if it needs one: actors of its own, or a bound on what is asked at once.
     lanes
         Sentences it works on at once, as far as settings say; with a row's duration that gives its speed.
     gpus
         GPUs it occupies.
+    read
+        Reads sentences in any worker, without a plan.
     """
 
     name: str
     fingerprint: str
-    plan: Callable[[Dataset, PlanOptions], Dataset]
+    plan: Callable[[Dataset, PlanOptions], Dataset] | None
     lanes: Callable[[], int]
     gpus: int = 0
+    read: Callable[[pa.Table], pa.Table] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -92,19 +96,16 @@ def reply_reader() -> ReplyReader:
 
 def lexicon_extractor() -> Extractor:
     """Return the rule engine."""
-    return Extractor("lexicon", lexicon_engine().fingerprint, _lexicon_plan, cluster_cores)
-
-
-def _lexicon_plan(dataset: Dataset, options: PlanOptions) -> Dataset:
-    extract = partial(extract_with_lexicon, timed=options.timed)
-    return dataset.map_batches(extract, batch_format="pyarrow", num_cpus=1, concurrency=local_concurrency())
+    decided = fingerprint([lexicon_engine().fingerprint, LONGEST_SENTENCE])
+    return Extractor("lexicon", decided, None, cluster_cores, read=extract_with_lexicon)
 
 
 def extract_with_lexicon(sentences: pa.Table, *, timed: bool = False) -> pa.Table:
     """Run the rule engine over a batch; the engine is built once in each worker process."""
     engine = lexicon_engine()
     start = time.perf_counter()
-    table = extract_table(engine, sentences)
+    with collector_paused():
+        table = extract_table(engine, sentences)
     seconds = (time.perf_counter() - start) / max(1, sentences.num_rows)
     return timed_table(table, [seconds] * sentences.num_rows) if timed else table
 

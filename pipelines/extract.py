@@ -24,7 +24,7 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest, run_folder
 from medfilip.storage.run import RUN_FILE, Run, RunSpec, open_run
 from medfilip.storage.schemas import SENTENCES
-from medfilip.storage.shards import decode_shard
+from medfilip.storage.shards import read_shard
 from pipelines.engine_run import EngineRun, retried_codes
 from pipelines.engines import Extractor, PlanOptions, lexicon_extractor, openai_extractor
 from pipelines.findings_cache import RETRIED, FindingsCache
@@ -39,8 +39,6 @@ from pipelines.settle import Audit, routed_to_model, settle
 from serve.cluster import ray_session
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
-
     from pipelines.engine_run import Wanted
 
 
@@ -178,7 +176,13 @@ class _ExtractJob:
             settled = settle(shards["sentences"], runs[0], model, audit, extract.staging, progress)
         with extract.stage("mentions"):
             mentions, found = find_mentions(
-                extract.location, extract.staging, self.source, self.reports, buckets, progress
+                extract.location,
+                extract.staging,
+                self.source,
+                self.reports,
+                shards["occurrences"],
+                buckets,
+                progress,
             )
         extract.publish(
             shards | mentions | settled.shards,
@@ -213,13 +217,15 @@ class _ExtractJob:
         return told
 
     def _execute(self, run: EngineRun, extractor: Extractor, told: Forecast, prefix: str) -> Counter[str]:
-        options = PlanOptions(run.staging, budget_factor=2 if self.settings.retry_rejected else 1)
-
-        def plan(dataset: Dataset) -> Dataset:
-            return extractor.plan(dataset, options)
-
-        rows = self.settings.rows_per_block or (_RULE_ROWS if extractor.name == "lexicon" else _MODEL_ROWS)
-        spent = run.execute(plan, rows_per_block=rows, progress=self._progress)
+        rows, make = self.settings.rows_per_block, extractor.plan
+        if make is None:
+            assert extractor.read is not None
+            spent = run.execute_parts(extractor.read, rows_per_part=rows or _RULE_ROWS, progress=self._progress)
+        else:
+            options = PlanOptions(run.staging, budget_factor=2 if self.settings.retry_rejected else 1)
+            spent = run.execute(
+                lambda dataset: make(dataset, options), rows_per_block=rows or _MODEL_ROWS, progress=self._progress
+            )
         counts = Counter(
             {
                 f"{prefix}sentences_from_cache": told.known,
@@ -234,8 +240,7 @@ class _ExtractJob:
     def _sentence_counts(self, sentences: list[Shard]) -> dict[str, int]:
         occurrences = 0
         for shard in sentences:
-            file = self.extract.location / shard.path
-            table = decode_shard(file.read_bytes(), file, SENTENCES, ["count"])
+            table = read_shard(self.extract.location, shard, SENTENCES, ["count"])
             occurrences += int(pc.sum(table["count"]).as_py() or 0)
         distinct = sum(shard.rows for shard in sentences)
         return {"distinct_sentences": distinct, "sentence_occurrences": occurrences}

@@ -7,7 +7,8 @@ that a sentence whose answer was a failure may be tried again: then the later an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,18 +60,26 @@ class FindingsCache:
         """Return how many rows a run has added."""
         return read_manifest(self.folder / run_id).dataset(SENTENCE_FINDINGS.name).rows
 
-    def read_range(self, bucket: int, buckets: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def spent_by(self, run_id: str) -> Counter[str]:
+        """Return the tokens a run has spent, and how many findings it has made of them."""
+        return Counter(read_manifest(self.folder / run_id).counts)
+
+    def read_range(
+        self, bucket: int, buckets: int, columns: Sequence[str] | None = None, *, without: str | None = None
+    ) -> pa.Table:
         """Return the rows that count of one range of ids, sorted by ``sentence_id``.
 
         Parameters
         ----------
         columns
             Columns wanted; ``sentence_id`` and ``status`` always come with them.
+        without
+            A run whose increment is left out.
         """
         wanted = None if columns is None else list(dict.fromkeys(("sentence_id", "status", *columns)))
         first, last = bucket_bounds(bucket, buckets)
         tables = []
-        for table in self._tables(first, last, wanted):
+        for table in self._tables(first, last, wanted, without):
             ids = table["sentence_id"].to_numpy()
             begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
             tables.append(table.slice(begin, end - begin))
@@ -84,8 +93,8 @@ class FindingsCache:
         path = f"part-{bucket:05d}-of-{buckets:05d}.parquet"
         return write_shard(self.folder / run_id, path, SENTENCE_FINDINGS, rows.sort_by("sentence_id"))
 
-    def publish(self, run_id: str, shards: Sequence[Shard]) -> None:
-        """Publish the ranges a run has written as one increment."""
+    def publish(self, run_id: str, shards: Sequence[Shard], spent: Mapping[str, int]) -> None:
+        """Publish the ranges a run has written as one increment, with what it spent on them."""
         increment, started = self.folder / run_id, datetime.now(UTC)
         self.folder.make_dir()
         lease = Lease.acquire(self.folder, wait_s=_LEASE_WAIT_S)
@@ -99,6 +108,7 @@ class FindingsCache:
                 code_version=__version__,
                 config={},
                 datasets={SENTENCE_FINDINGS.name: entry},
+                counts=dict(spent),
                 started_at=started,
                 finished_at=datetime.now(UTC),
             ).with_fingerprint()
@@ -106,10 +116,10 @@ class FindingsCache:
         finally:
             lease.release()
 
-    def _tables(self, first: int, last: int, columns: list[str] | None) -> Iterator[pa.Table]:
+    def _tables(self, first: int, last: int, columns: list[str] | None, without: str | None) -> Iterator[pa.Table]:
         """Yield the published shards that can hold ids of a range, increment by increment."""
         for folder in self.folder.children():
-            if not (folder / MANIFEST_NAME).exists():
+            if folder.name == without or not (folder / MANIFEST_NAME).exists():
                 continue
             try:
                 for shard in read_manifest(folder).dataset(SENTENCE_FINDINGS.name).shards:

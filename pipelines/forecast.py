@@ -84,6 +84,7 @@ def probe(extractor: Extractor, sample: pa.Table, staging: Location) -> pa.Table
     if extractor.name == "lexicon":
         extract_with_lexicon(sample)  # builds the engine and warms it
         return extract_with_lexicon(sample, timed=True)
+    assert extractor.plan is not None
     dataset = extractor.plan(ray.data.from_arrow(sample), PlanOptions(staging, timed=True))
     return pa.concat_tables(list(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
 

@@ -6,7 +6,7 @@ A worker holds one report shard, its occurrences, and of the findings those of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -21,8 +21,8 @@ from medfilip.reports.sentences import normal_form
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard
 from medfilip.storage.schemas import EVIDENCE, MENTIONS, OCCURRENCES, REPORTS, RESOLVED_FINDINGS
-from medfilip.storage.shards import decode_shard, read_shard, write_shard
-from pipelines.runtime import Progress, map_parts
+from medfilip.storage.shards import read_shard, write_shard
+from pipelines.runtime import Progress, collector_paused, map_parts
 from pipelines.sentences import REPORTS_AT_ONCE, NumberedShard, numbered_shards
 from pipelines.settle import look_up
 
@@ -34,12 +34,14 @@ def find_mentions(
     staging: Location,
     source: Location,
     manifest: Manifest,
+    occurrences: Sequence[Shard],
     buckets: int,
     progress: Progress | None = None,
 ) -> tuple[dict[str, list[Shard]], Counter[str]]:
-    """Write ``mentions`` and ``resolved_findings``, one shard for one report shard."""
+    """Write ``mentions`` and ``resolved_findings``, one shard for one report shard, as ``occurrences`` has."""
     work = partial(_mentions_of_shard, run=run, staging=staging, source=source, buckets=buckets)
-    records = map_parts(staging, "mentions", work, numbered_shards(manifest, "reports"), progress=progress)
+    parts = list(zip(numbered_shards(manifest, "reports"), occurrences, strict=True))
+    records = map_parts(staging, "mentions", work, parts, progress=progress)
     counts: Counter[str] = Counter()
     for record in records:
         counts.update(record["counts"])
@@ -48,17 +50,16 @@ def find_mentions(
 
 
 def _mentions_of_shard(
-    numbered: NumberedShard, *, run: Location, staging: Location, source: Location, buckets: int
+    part: tuple[NumberedShard, Shard], *, run: Location, staging: Location, source: Location, buckets: int
 ) -> dict[str, Any]:
-    number, shard = numbered
+    (number, shard), where = part
     reports = read_shard(source, shard, REPORTS, ["report_id", "study_id", "text"])
     name = f"part-{number:05d}.parquet"
-    file = run / f"occurrences/{name}"
-    occurrences = decode_shard(file.read_bytes(), file, OCCURRENCES)
+    occurrences = read_shard(run, where, OCCURRENCES)
     lookup = look_up(staging, np.unique(occurrences["sentence_id"].to_numpy()), buckets)
     mentions, resolved, with_findings = [MENTIONS.empty()], [RESOLVED_FINDINGS.empty()], 0
-    for part, stands in _slices(reports, occurrences):
-        mentions.append(mentions_of(stands, lookup, part))
+    for some, stands in _slices(reports, occurrences):
+        mentions.append(mentions_of(stands, lookup, some))
         findings, held = _resolve(mentions[-1])
         resolved.append(findings)
         with_findings += held
@@ -83,10 +84,11 @@ def _slices(reports: pa.Table, occurrences: pa.Table) -> Iterator[tuple[pa.Table
 def _resolve(mentions: pa.Table) -> tuple[pa.Table, int]:
     """Resolve report by report, and return for how many there was anything to resolve."""
     by_report: dict[str, list[dict[str, Any]]] = {}
-    for mention in mentions.to_pylist():
-        by_report.setdefault(mention["report_id"], []).append(mention)
-    rows = [finding for found in by_report.values() for finding in resolve_report(found)]
-    return RESOLVED_FINDINGS.from_rows(rows), len(by_report)
+    with collector_paused():
+        for mention in mentions.to_pylist():
+            by_report.setdefault(mention["report_id"], []).append(mention)
+        rows = [finding for found in by_report.values() for finding in resolve_report(found)]
+        return RESOLVED_FINDINGS.from_rows(rows), len(by_report)
 
 
 def mentions_of(occurrences: pa.Table, lookup: pa.Table, reports: pa.Table) -> pa.Table:

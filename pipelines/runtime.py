@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -83,6 +84,18 @@ def map_parts(
     return [json.loads((records / name).read_bytes()) for name in names]
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let Python not look for cycles meanwhile: among millions of small rows that took as long as the work itself."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def task_error(error: BaseException) -> BaseException:
     """Return the error of ours that work on the cluster failed with, or one that quotes nothing of its input."""
     for cause in _causes(error):
@@ -91,14 +104,40 @@ def task_error(error: BaseException) -> BaseException:
         if isinstance(cause, OSError):
             return MedfilipError(
                 ErrorCode.STORAGE_FAILED,
-                f"A worker could not read or write ({type(cause).__name__}, errno {cause.errno}).",
+                f"A worker could not read or write ({reason(cause)}).",
                 fix="Check that every node has space, and the rights and credentials for 'root' and the inputs.",
             )
+    if _is_loss(error):
+        return MedfilipError(
+            ErrorCode.CLUSTER_UNREACHABLE,
+            f"A node of the Ray cluster, or a process of Ray on it, was lost ({type(error).__name__}).",
+            fix="See that the cluster runs and has memory, and start the job again: finished parts are kept.",
+        )
     return MedfilipError(
         ErrorCode.INTERNAL,
         f"A task failed on the cluster ({type(getattr(error, 'cause', None) or error).__name__}).",
         fix="Run with --debug to see where, and start the job again: finished parts are kept.",
     )
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says of a failure to read or write, or its type; never what it was called with."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether Ray lost a process or a node, rather than that a task failed on its own."""
+    from ray import exceptions
+
+    lost = (
+        exceptions.LocalRayletDiedError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+        exceptions.RayActorError,
+        exceptions.RpcError,
+        exceptions.WorkerCrashedError,
+    )
+    return isinstance(error, lost) and not isinstance(error, exceptions.RayTaskError)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -20,7 +20,7 @@ from medfilip.reports.sentences import BODY_GROUP, report_sentences
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard
 from medfilip.storage.schemas import OCCURRENCES, REPORTS, SENTENCES
-from medfilip.storage.shards import decode_shard, read_shard, write_shard
+from medfilip.storage.shards import read_shard, read_staged, write_shard, write_staged
 from pipelines.runtime import Progress, map_parts
 
 NumberedShard = tuple[int, Shard]
@@ -86,7 +86,7 @@ def _split_shard(
     cuts = cut_sorted(ids, buckets)
     for bucket in range(buckets):
         part = distinct.slice(cuts[bucket], cuts[bucket + 1] - cuts[bucket])
-        write_shard(staging / "split", _bucket_path(bucket, number), SENTENCES, part)
+        write_staged(staging / "split" / _bucket_path(bucket, number), SENTENCES, part)
     written = write_shard(run, f"occurrences/part-{number:05d}.parquet", OCCURRENCES, occurrences)
     return {"shard": written.model_dump()}
 
@@ -118,8 +118,7 @@ def _sentences(ids: Ids, words: list[tuple[str, str | None]], counts: npt.NDArra
 
 
 def _merge_bucket(bucket: int, *, run: Location, staging: Location, parts: int) -> dict[str, Any]:
-    files = [staging / "split" / _bucket_path(bucket, number) for number in range(parts)]
-    tables = [decode_shard(file.read_bytes(), file, SENTENCES) for file in files]
+    tables = [read_staged(staging / "split" / _bucket_path(bucket, number), SENTENCES) for number in range(parts)]
     merged = merge_sentences(pa.concat_tables(tables) if tables else SENTENCES.empty())
     shard = write_shard(run, f"sentences/part-{bucket:05d}.parquet", SENTENCES, merged)
     return {"shard": shard.model_dump()}

@@ -6,6 +6,7 @@ spent, and where rules and model disagree.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
 from medfilip.storage.schemas import FINDING, REJECTED, REVIEW_QUEUE, SENTENCES
-from medfilip.storage.shards import decode_shard, write_shard
+from medfilip.storage.shards import corrupt, read_shard, write_shard
 from pipelines.engine_run import EngineRun
 from pipelines.runtime import Progress, map_parts
 from pipelines.sentences import Ids, bucket_bounds
@@ -104,8 +105,7 @@ def _settle_bucket(
     numbered: tuple[int, Shard], *, primary: EngineRun, model: EngineRun | None, audit: Audit, staging: Location
 ) -> dict[str, Any]:
     bucket, shard = numbered
-    file = primary.run / shard.path
-    sentences = decode_shard(file.read_bytes(), file, SENTENCES, ["sentence_id", "text", "count"])
+    sentences = read_shard(primary.run, shard, SENTENCES, ["sentence_id", "text", "count"])
     rows = _rows_of(primary, bucket, sentences)
     refused = _refused(rows, "extract", "The engine gave no usable answer for this sentence.")
     counts = _count_ungrounded(rows)
@@ -134,7 +134,9 @@ def _settle_bucket(
 def _rows_of(engine: EngineRun, bucket: int, sentences: pa.Table) -> pa.Table:
     """Return what counts of an engine's rows for the sentences of a range."""
     rows = engine.cache.read_range(bucket, engine.buckets, _ROW_COLUMNS)
-    return rows.filter(pa.array(np.isin(rows["sentence_id"].to_numpy(), sentences["sentence_id"].to_numpy())))
+    rows = rows.filter(pa.array(np.isin(rows["sentence_id"].to_numpy(), sentences["sentence_id"].to_numpy())))
+    engine.check_answers(bucket, rows["sentence_id"].to_numpy())
+    return rows
 
 
 def _refused(rows: pa.Table, stage: str, message: str) -> list[dict[str, object]]:
@@ -212,18 +214,46 @@ def _write_lookup(file: Location, rows: pa.Table, sentences: pa.Table) -> None:
     at = np.searchsorted(sentences["sentence_id"].to_numpy(), rows["sentence_id"].to_numpy())
     columns = [rows["sentence_id"], sentences["text"].take(at), rows["engine"], rows["findings"]]
     table = pa.table(columns, names=LOOKUP.names).cast(LOOKUP).combine_chunks()
+    file.write_bytes(encode_lookup(table))
+
+
+def encode_lookup(table: pa.Table) -> bytes:
+    """Return the content of a lookup file: a digest, then the rows as an Arrow stream."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, LOOKUP) as writer:
+    with pa.ipc.new_stream(sink, LOOKUP) as writer:
         writer.write_table(table)
-    file.write_bytes(sink.getvalue().to_pybytes())
+    data = sink.getvalue()
+    return _digest(data) + bytes(data.to_pybytes())
+
+
+def _digest(data: pa.Buffer) -> bytes:
+    """Return what stands before the rows of a lookup file: as many bytes as Arrow aligns its columns to."""
+    return hashlib.sha512(data).digest()
 
 
 @lru_cache(maxsize=4)
-def open_lookup(uri: str) -> pa.Table:
-    """Return one range's lookup table, mapped into memory where the file is local."""
+def _open_remote(uri: str) -> pa.Table:
     location = Location.parse(uri)
-    source = pa.memory_map(location.path) if location.scheme == "file" else pa.BufferReader(location.read_bytes())
-    return pa.ipc.open_file(source).read_all()
+    return _read_lookup(pa.py_buffer(location.read_bytes()), location)
+
+
+@lru_cache(maxsize=4096)
+def _open_local(uri: str) -> pa.Table:
+    # Mapped: all ranges together cost a worker no more than the pages it looks at.
+    location = Location.parse(uri)
+    return _read_lookup(pa.memory_map(location.path).read_buffer(), location)
+
+
+def _read_lookup(data: pa.Buffer, location: Location) -> pa.Table:
+    rows = data.slice(hashlib.sha512().digest_size)
+    if data.slice(0, data.size - rows.size).to_pybytes() != _digest(rows):
+        raise corrupt(location)
+    return pa.ipc.open_stream(rows).read_all()
+
+
+def open_lookup(location: Location) -> pa.Table:
+    """Return one range's lookup table, mapped into memory where the file is local."""
+    return (_open_local if location.scheme == "file" else _open_remote)(str(location))
 
 
 def look_up(staging: Location, ids: Ids, buckets: int) -> pa.Table:
@@ -233,6 +263,6 @@ def look_up(staging: Location, ids: Ids, buckets: int) -> pa.Table:
         first, last = bucket_bounds(bucket, buckets)
         mine = ids[np.searchsorted(ids, first) : np.searchsorted(ids, last, side="right")]
         if len(mine):
-            table = open_lookup(str(staging / lookup_name(bucket)))
+            table = open_lookup(staging / lookup_name(bucket))
             found.append(table.filter(pa.array(np.isin(table["sentence_id"].to_numpy(), mine))))
     return pa.concat_tables(found) if found else LOOKUP.empty_table()

@@ -27,11 +27,11 @@ _skipped: dict[str, str] = {}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run cheap tests first; a test's folder is its mark."""
-    order = ["unit", "ray", "vllm", "serve", "cluster"]
+    order = ["unit", "ray", "vllm", "serve", "cluster", "chaos"]
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in order[1:]:
-            item.add_marker(folder)
+            item.add_marker({"chaos": "cluster"}.get(folder, folder))
     items.sort(key=lambda item: order.index(p) if (p := item.path.relative_to(TESTS).parts[0]) in order else 0)
 
 

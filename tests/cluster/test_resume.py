@@ -63,7 +63,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("written", "enough"),
-    [("records/merge/*.json", 1), ("lexicon/found/*.parquet", 3)],
+    [("records/merge/*.json", 1), ("lexicon/records/read/*.json", 3)],
     ids=["while-sentences-are-merged", "while-sentences-are-extracted"],
 )
 def test_a_killed_extract_resumes_to_the_same_rows(

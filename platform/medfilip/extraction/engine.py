@@ -7,12 +7,16 @@ from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
+from medfilip.core.errors import ErrorCode
 from medfilip.storage.schemas import SENTENCE_FINDINGS
 
 FindingRow: TypeAlias = dict[str, Any]
 """A finding as a dictionary with the keys of `medfilip.storage.schemas.FINDING`: the form for hot loops."""
 
 OK = "ok"
+
+LONGEST_SENTENCE = 4_000
+"""Characters of a sentence that rules still read, some 600 words: more than anybody writes, and read in a moment."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class Engine(Protocol):
 
 
 def extract_table(engine: Engine, sentences: pa.Table) -> pa.Table:
-    """Run an engine over a table with ``sentence_id``, ``text`` and ``context``; one row in, one row out."""
+    """Run an engine over a table with ``sentence_id``, ``text`` and ``context``; one row in, one row out.
+
+    A sentence above `LONGEST_SENTENCE` is not read: the time of rules grows with more than the square of its words.
+    """
     texts, contexts = sentences["text"].to_pylist(), sentences["context"].to_pylist()
-    results = [engine.extract(text, context) for text, context in zip(texts, contexts, strict=True)]
+    results = [_bounded(engine, text, context) for text, context in zip(texts, contexts, strict=True)]
     return results_table(sentences["sentence_id"], engine.name, results)
+
+
+def _bounded(engine: Engine, text: str, context: str | None) -> SentenceResult:
+    if max(len(text), len(context or "")) > LONGEST_SENTENCE:
+        return SentenceResult([], status=ErrorCode.SENTENCE_TOO_LONG)
+    return engine.extract(text, context)
 
 
 def results_table(ids: pa.ChunkedArray, engine: str, results: list[SentenceResult]) -> pa.Table:

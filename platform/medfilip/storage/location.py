@@ -20,6 +20,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 
 ALLOWED_SCHEMES = ("file", "s3")
 PREFIXES_VARIABLE = "MEDFILIP_ALLOWED_PREFIXES"
+_TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,13 @@ class Location:
         return int(info.size)
 
     def children(self, *, recursive: bool = False) -> list[Location]:
-        """Files and folders below this folder, sorted by path; none if it does not exist."""
+        """Files and folders below this folder, sorted by path; none if it does not exist.
+
+        What a killed process left half-written is not among them.
+        """
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return sorted(
-            (Location(self.scheme, info.path) for info in self.filesystem.get_file_info(selector)),
-            key=lambda at: at.path,
-        )
+        found = (Location(self.scheme, info.path) for info in self.filesystem.get_file_info(selector))
+        return sorted((at for at in found if not _is_temporary(at.name)), key=lambda at: at.path)
 
     def files(self) -> list[pafs.FileInfo]:
         """Files below this folder and its subfolders with their size and time of change, sorted by path."""
@@ -161,7 +163,7 @@ class Location:
     def create(self, data: bytes) -> None:
         """Write the file only if nothing is there; a lost race is `ErrorCode.PUBLISH_RACE_LOST`."""
         if self.scheme == "s3":
-            _s3_put(self.path, data, IfNoneMatch="*")
+            self._create_object(data)
             return
         target = Path(self.path)
         temporary = _temporary_beside(target)
@@ -174,6 +176,14 @@ class Location:
         finally:
             temporary.unlink()
         _sync_folder(target.parent)
+
+    def _create_object(self, data: bytes) -> None:
+        try:
+            _s3_put(self.path, data, IfNoneMatch="*")
+        except MedfilipError as error:
+            # An answer that was lost on its way makes the client try again, and then it meets its own object.
+            if error.code is not ErrorCode.PUBLISH_RACE_LOST or self.read_bytes() != data:
+                raise
 
     def delete(self) -> None:
         """Delete the file or the folder with all it holds; nothing there is no error."""
@@ -203,7 +213,7 @@ def _filesystem(scheme: str) -> pafs.FileSystem:
 
 
 def _s3_put(path: str, data: bytes, **condition: str) -> None:
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, key = path.split("/", 1)
     try:
@@ -216,6 +226,12 @@ def _s3_put(path: str, data: bytes, **condition: str) -> None:
             ErrorCode.STORAGE_FAILED,
             f"The bucket '{bucket}' cannot be written ({code}).",
             fix="Check that it exists and that the credentials may write to it.",
+        ) from error
+    except BotoCoreError as error:
+        raise MedfilipError(
+            ErrorCode.STORAGE_FAILED,
+            f"The bucket '{bucket}' cannot be reached ({type(error).__name__}).",
+            fix="Check the endpoint and the network, and start the job again: it resumes.",
         ) from error
 
 
@@ -237,14 +253,23 @@ def _race_lost(location: Location) -> MedfilipError:
 
 def _temporary_beside(target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with path.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        # On a full disk the half that was written would keep it full.
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

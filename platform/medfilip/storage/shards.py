@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,11 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard
 from medfilip.storage.schemas import DATASETS, DatasetSchema
 
+T = TypeVar("T")
+
 ROW_GROUP_BYTES = 32 << 20
+CHECKED = {"write_page_checksum": True}
+"""Arguments of a Parquet writer: a damaged page must be noticed where no manifest has the file's hash yet."""
 
 
 def write_shard(run: Location, path: str, schema: DatasetSchema, table: pa.Table) -> Shard:
@@ -32,7 +38,7 @@ def _encode(table: pa.Table) -> bytes:
     rows = max(table.num_rows, 1)
     rows_per_group = max(1, min(rows, ROW_GROUP_BYTES * rows // max(table.nbytes, 1)))
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group, write_statistics=True)
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group, write_statistics=True, **CHECKED)
     return sink.getvalue()
 
 
@@ -51,14 +57,45 @@ def read_shard(run: Location, shard: Shard, schema: DatasetSchema, columns: list
 
 def decode_shard(data: bytes, location: Location, schema: DatasetSchema, columns: list[str] | None = None) -> pa.Table:
     """Parse the bytes of a shard and check dataset, version and columns."""
-    try:
-        file = pq.ParquetFile(io.BytesIO(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise MedfilipError(
-            ErrorCode.SHARD_CORRUPT, f"{location} is not a readable Parquet file.", fix="Restore it from a copy."
-        ) from error
+    file = _decoded(lambda: pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True), location)
     check_schema(file.schema_arrow, location, schema)
-    return file.read(columns=columns)
+    return _decoded(lambda: file.read(columns=columns), location)
+
+
+def write_staged(location: Location, schema: DatasetSchema, table: pa.Table) -> None:
+    """Write an intermediate file that no manifest lists: its own digest stands before it."""
+    data = _encode(schema.conform(table))
+    location.write_bytes(hashlib.sha256(data).digest() + data)
+
+
+def read_staged(location: Location, schema: DatasetSchema, columns: list[str] | None = None) -> pa.Table:
+    """Read what `write_staged` wrote; a damaged file is `ErrorCode.SHARD_CORRUPT`."""
+    content = location.read_bytes()
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        raise corrupt(location)
+    return decode_shard(content[size:], location, schema, columns)
+
+
+def decode_table(data: bytes, location: Location) -> pa.Table:
+    """Parse the bytes of a Parquet file that is no shard; a damaged one is `ErrorCode.SHARD_CORRUPT`."""
+    return _decoded(lambda: pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read(), location)
+
+
+def _decoded(decode: Callable[[], T], location: Location) -> T:
+    try:
+        return decode()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise corrupt(location) from error
+
+
+def corrupt(location: Location) -> MedfilipError:
+    """Return the error of a damaged file."""
+    return MedfilipError(
+        ErrorCode.SHARD_CORRUPT,
+        f"{location} is damaged.",
+        fix="Restore it from a copy; or, if its run is unfinished, delete the run's folder 'staging' and start again.",
+    )
 
 
 def check_schema(found: pa.Schema, location: Location, schema: DatasetSchema) -> None:

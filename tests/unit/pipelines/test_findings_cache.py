@@ -22,9 +22,9 @@ def publish(cache: FindingsCache, run: str, statuses: dict[int, str], buckets: i
     results = [SentenceResult([], status=statuses[i]) for i in ids.to_pylist()]
     table = results_table(pa.chunked_array([ids]), run, results)
     cuts = cut_sorted(ids.to_numpy(), buckets)
-    cache.publish(
-        run, [cache.write_range(run, b, buckets, table.slice(cuts[b], cuts[b + 1] - cuts[b])) for b in range(buckets)]
-    )
+    parts = [table.slice(cuts[b], cuts[b + 1] - cuts[b]) for b in range(buckets)]
+    shards = [cache.write_range(run, b, buckets, part) for b, part in enumerate(parts)]
+    cache.publish(run, shards, {"output_tokens": len(statuses)})
 
 
 def rows(cache: FindingsCache, buckets: int) -> list[tuple[int, str, str]]:
@@ -42,6 +42,9 @@ def test_ranges_hold_every_id_once_however_they_were_cut(cache: FindingsCache, b
     publish(cache, "run-1", {LOW: "ok", -5: "ok", 0: "ok", HIGH: "ok"}, buckets=3)
     publish(cache, "run-2", {7: "ok"}, buckets=2)
     assert [row[0] for row in rows(cache, buckets)] == [LOW, -5, 0, 7, HIGH]
+    others = [cache.read_range(bucket, buckets, [], without="run-1") for bucket in range(buckets)]
+    assert [sentence for part in others for sentence in part["sentence_id"].to_pylist()] == [7]
+    assert cache.spent_by("run-1") == {"output_tokens": 4}
     assert (cache.rows_of("run-1"), cache.rows_of("run-2"), cache.has("run-3")) == (4, 1, False)
 
 

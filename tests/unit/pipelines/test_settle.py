@@ -19,7 +19,7 @@ from medfilip.storage.location import Location
 from medfilip.storage.schemas import OCCURRENCES, SENTENCES
 from pipelines.mentions import mentions_of
 from pipelines.sentences import bucket_bounds, merge_sentences
-from pipelines.settle import LOOKUP, choose_readings, compare_readings, look_up, lookup_name
+from pipelines.settle import LOOKUP, choose_readings, compare_readings, encode_lookup, look_up, lookup_name
 
 SENTENCE_TABLE = pa.table({"sentence_id": pa.array([1, 2, 3, 4], pa.int64()), "count": pa.array([9, 8, 7, 6])})
 
@@ -133,9 +133,18 @@ def test_lookup_reads_only_what_was_asked_from_every_range(tmp_path: Path) -> No
     ids = [bucket_bounds(bucket, 3)[0] + 1 for bucket in range(3)]
     for bucket, sentence in enumerate(ids):
         rows = [{"sentence_id": sentence + n, "text": "t", "engine": "e", "findings": []} for n in range(3)]
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, LOOKUP) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=LOOKUP))
-        (Location.parse(tmp_path) / lookup_name(bucket)).write_bytes(sink.getvalue().to_pybytes())
+        table = pa.Table.from_pylist(rows, schema=LOOKUP)
+        (Location.parse(tmp_path) / lookup_name(bucket)).write_bytes(encode_lookup(table))
     asked = np.array([ids[0], ids[0] + 9, ids[2] + 1], np.int64)
     assert look_up(Location.parse(tmp_path), asked, 3)["sentence_id"].to_pylist() == [ids[0], ids[2] + 1]
+
+
+def test_a_lookup_file_with_a_flipped_byte_is_named(tmp_path: Path) -> None:
+    file = tmp_path / lookup_name(0)
+    rows = [{"sentence_id": 1, "text": "t" * 50, "engine": "e", "findings": []}]
+    data = bytearray(encode_lookup(pa.Table.from_pylist(rows, schema=LOOKUP)))
+    data[data.index(b"tttt")] ^= 1
+    Location.parse(file).write_bytes(bytes(data))
+    with pytest.raises(MedfilipError, match=r"part-00000\.arrow.*damaged") as caught:
+        look_up(Location.parse(tmp_path), np.array([1], np.int64), 1)
+    assert caught.value.code is ErrorCode.SHARD_CORRUPT

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +41,27 @@ def test_create_writes_only_once(folder: Location) -> None:
     assert caught.value.code is ErrorCode.PUBLISH_RACE_LOST
     assert (folder / "manifest.json").read_bytes() == b"first"
     assert [child.name for child in folder.children()] == ["manifest.json"], "nothing temporary is left behind"
+
+
+def test_an_object_met_again_after_its_answer_was_lost_is_no_lost_race(s3_bucket: str) -> None:
+    # What the client's own second try sees: the first one had arrived, and only the answer to it had not.
+    location = Location.parse(f"{s3_bucket}/{uuid.uuid4().hex}/manifest.json")
+    location.create(b"mine")
+    location.create(b"mine")
+    assert location.read_bytes() == b"mine"
+
+
+def test_what_could_not_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    (tmp_path / ".half.json.12ab34cd.tmp").write_bytes(b"{")  # of a process that was killed
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (Location.write_bytes, Location.create):
+        with pytest.raises(OSError, match="no space"):
+            write(Location.parse(tmp_path / "new.bin"), b"data")
+    assert Location.parse(tmp_path).children() == []
+    assert [child.name for child in tmp_path.iterdir()] == [".half.json.12ab34cd.tmp"], "no room is kept by a half"
 
 
 def test_missing_files_are_told(folder: Location) -> None:

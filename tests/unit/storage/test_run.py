@@ -19,7 +19,7 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, read_manifest, run_folder
 from medfilip.storage.run import RunSpec, open_run
 from medfilip.storage.schemas import REJECTED, REPORTS
-from medfilip.storage.shards import read_dataset, write_shard
+from medfilip.storage.shards import decode_shard, read_dataset, read_staged, write_shard, write_staged
 
 ROWS = [{"id": "a", "stage": "ingest", "code": "report_empty", "message": "The report has no text."}]
 
@@ -125,13 +125,35 @@ def test_corrupt_and_foreign_shards_are_refused(tmp_path) -> None:
     with pytest.raises(MedfilipError) as caught:
         read_dataset(location, manifest, "rejected")
     assert caught.value.code is ErrorCode.SHARD_CORRUPT
-    from medfilip.storage.shards import decode_shard
-
     with pytest.raises(MedfilipError) as caught:
         decode_shard(write_and_read(location), shard, REPORTS)
     assert caught.value.code is ErrorCode.SCHEMA_VERSION_MISMATCH
     with pytest.raises(MedfilipError) as caught:
         decode_shard(b"no parquet", shard, REPORTS)
+    assert caught.value.code is ErrorCode.SHARD_CORRUPT
+
+
+def test_a_staged_file_vouches_for_every_byte_of_it(tmp_path) -> None:
+    file, table = Location.parse(tmp_path / "x.parquet"), REJECTED.from_rows(ROWS * 20)
+    write_staged(file, REJECTED, table)
+    assert read_staged(file, REJECTED) == table
+    data = file.read_bytes()
+    for at in range(0, len(data), 7):
+        spoiled = bytearray(data)
+        spoiled[at] ^= 1 << at % 8
+        file.write_bytes(bytes(spoiled))
+        with pytest.raises(MedfilipError, match=r"x\.parquet is damaged") as caught:
+            read_staged(file, REJECTED)
+        assert caught.value.code is ErrorCode.SHARD_CORRUPT
+
+
+def test_a_flipped_byte_of_a_page_is_noticed_without_a_manifest(tmp_path) -> None:
+    location = Location.parse(tmp_path)
+    write_shard(location, "x.parquet", REJECTED, REJECTED.from_rows([{**ROWS[0], "id": f"{n}"} for n in range(500)]))
+    data = bytearray((location / "x.parquet").read_bytes())
+    data[len(data) // 3] ^= 1
+    with pytest.raises(MedfilipError) as caught:
+        decode_shard(bytes(data), location / "x.parquet", REJECTED)
     assert caught.value.code is ErrorCode.SHARD_CORRUPT
 
 
