@@ -101,9 +101,10 @@ def read_bare(files: list[str]) -> dict[str, float]:
     pairs = [pair for part in columns for pair in zip(part["text"], part["context"], strict=True)]
     for text, context in pairs[:_WARM]:
         engine.extract(text, context)
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     findings = sum(len(engine.extract(text, context).findings) for text, context in pairs)
-    return {"begun": begun, "ended": time.monotonic(), "sentences": len(pairs), "findings": findings}
+    ended, used = time.monotonic(), time.process_time() - used
+    return {"begun": begun, "ended": ended, "cpu": used, "sentences": len(pairs), "findings": findings}
 
 
 def bare_engine(run: Path, processes: int) -> dict[str, Any]:
@@ -117,6 +118,9 @@ def bare_engine(run: Path, processes: int) -> dict[str, Any]:
     return {
         "processes": processes,
         "seconds": round(seconds, 2),
+        # Far below seconds times processes: the machine was busy with something else, and no ratio means much.
+        "cpu_seconds": round(sum(part["cpu"] for part in parts), 2),
+        "load_average": round(os.getloadavg()[0], 1),
         "sentences": sentences,
         "sentences_per_second": round(sentences / seconds),
     }
