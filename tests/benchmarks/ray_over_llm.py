@@ -1,9 +1,10 @@
 """What Ray costs over the bare engine: the vLLM plan of the job beside ``LLM.generate`` on the same prompts.
 
-Usage: ``python -m tests.benchmarks.ray_over_llm [--sentences 1500] [--model FOLDER] [--out OUT.json]``. Steady state
-alone is compared. On Ray that is the arrival of rows between the first quarter and the last tenth, when as many
-sentences are in the engine as ever; bare, it is what the second half of a longer call takes beyond a shorter one, so
-that filling and draining cancel. Without a model, the small one with random weights is made on the spot.
+Usage: ``python -m tests.benchmarks.ray_over_llm [--sentences 1500] [--model FOLDER | --hidden-size 768 --layers 12]
+[--out OUT.json]``. Steady state alone is compared. On Ray that is the arrival of rows between the first quarter and the
+last tenth, when as many sentences are in the engine as ever; bare, it is what the second half of a longer call takes
+beyond a shorter one, so that filling and draining cancel. Without a model, one with random weights is made on the spot, by default a tiny one:
+what Ray costs shows best beside it, and its share of a real job beside one that takes as long as a real model.
 """
 
 from __future__ import annotations
@@ -128,13 +129,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=1500)
     parser.add_argument("--model", help="folder of a model; by default a small untrained one")
+    parser.add_argument("--hidden-size", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--output-tokens", type=int, default=48)
     parser.add_argument("--rows-per-block", type=int, default=64)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = given.model or str(make_tiny_llm(folder / "llm"))
+        model = given.model or str(make_tiny_llm(folder / "llm", hidden_size=given.hidden_size, layers=given.layers))
         settings = VllmSettings(model=model, max_output_tokens=given.output_tokens)
         sentences = distinct_sentences(given.sentences)
         on_ray = measure_ray(sentences, settings, folder, given.rows_per_block)
@@ -147,7 +150,7 @@ def main() -> None:
     per_row = 1000 / on_ray["rows_per_second"] - 1000 / bare["rows_per_second"]
     write_result(
         given.out,
-        {"model": "untrained, about a million parameters" if not given.model else Path(given.model).name,
+        {"model": Path(given.model).name if given.model else f"untrained, {given.layers} layers of {given.hidden_size}",
          "sentences": given.sentences, "max_output_tokens": given.output_tokens, "ray": on_ray, "bare": bare,
          "overhead_percent": overhead, "overhead_milliseconds_a_row": round(per_row, 2)},
     )  # fmt: skip

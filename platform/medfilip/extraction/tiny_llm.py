@@ -13,6 +13,7 @@ from medfilip.findings.ontology import load_ontology
 
 UNTRAINED_KEY = "medfilip_untrained"
 _VOCABULARY = 2048
+_HEAD_SIZE = 32
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -20,8 +21,11 @@ _CHAT_TEMPLATE = (
 _SPECIAL = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def make_tiny_llm(folder: Path, seed: int = 0) -> Path:
-    """Write a Llama-style model of about a million random parameters with its own tokenizer, if it is not there yet."""
+def make_tiny_llm(folder: Path, seed: int = 0, *, hidden_size: int = 128, layers: int = 2) -> Path:
+    """Write a Llama-style model of random parameters with its own tokenizer, if it is not there yet.
+
+    By default it has about a million parameters; a wider and deeper one takes the time of a real model.
+    """
     if (folder / "model.safetensors").exists():
         return folder
     import torch
@@ -49,11 +53,11 @@ def make_tiny_llm(folder: Path, seed: int = 0) -> Path:
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(fast),
-                hidden_size=128,
-                intermediate_size=256,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=4,
+                hidden_size=hidden_size,
+                intermediate_size=2 * hidden_size,
+                num_hidden_layers=layers,
+                num_attention_heads=hidden_size // _HEAD_SIZE,
+                num_key_value_heads=hidden_size // _HEAD_SIZE,
                 max_position_embeddings=4096,
                 bos_token_id=None,
                 eos_token_id=fast.eos_token_id,
