@@ -3,8 +3,9 @@
 Usage: ``python -m tests.benchmarks.ray_over_llm [--sentences 1500] [--model FOLDER | --hidden-size 768 --layers 12]
 [--out OUT.json]``. Steady state alone is compared. On Ray that is the arrival of rows between the first quarter and the
 last tenth, when as many sentences are in the engine as ever; bare, it is what the second half of a longer call takes
-beyond a shorter one, so that filling and draining cancel. Without a model, one with random weights is made on the spot, by default a tiny one:
-what Ray costs shows best beside it, and its share of a real job beside one that takes as long as a real model.
+beyond a shorter one, so that filling and draining cancel. Without a model, one with random weights is made on the spot,
+by default a tiny one: what Ray costs shows best beside it, and its share of a real job beside one that takes as long as
+a real model.
 """
 
 from __future__ import annotations

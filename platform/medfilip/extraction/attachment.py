@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from medfilip.extraction.mention import Mention
 from medfilip.extraction.parsing import (
+    AND,
     BEARER,
     CHANGE,
     CHRONICITY,
@@ -42,7 +43,7 @@ BACKWARD_REACH = 14
 
 _SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change", CHRONICITY: "chronicity", COUNT: "count"}
 _ATTACHED = bits(*_SLOTS, PATTERN, POSITION)
-_INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))
+INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))
 _BESIDE_PLACE = frozenset((COMMA, PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, PATTERN, SIZE, SEVERITY))
 _PARTING = frozenset((VERB, PREPOSITION, TERMINATOR, NEGATION, HEDGE, EXPLANATION))
 _PLAIN_CONJUNCTIONS = frozenset(("and", "&", ",", "/", "or", "and/or"))
@@ -84,10 +85,16 @@ def _attach_slot(item: Item, sentence: Sentence, mentions: Sequence[Mention]) ->
 
 def _attach_pattern(item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> None:
     _, value, start, end = item
-    for mention in _targets(start, end, sentence, mentions):
+    for mention in _targets(start, end, sentence, mentions) or _with_own_adjective(end, sentence, mentions):
         if value not in mention.patterns:
             mention.patterns.append(value)
             mention.evidence.append(("pattern", start, end))
+
+
+def _with_own_adjective(end: int, sentence: Sentence, mentions: Sequence[Mention]) -> Sequence[Mention]:
+    """Return the finding whose own adjective is joined to a pattern: "alveolar and interstitial opacities"."""
+    joint = next((i for i in sentence.items if i[0] == AND and i[2] == end), None)
+    return [m for m in mentions if joint is not None and m.start == joint[3] and m.end - m.start > 1]
 
 
 def _attach_position(item: Item, mentions: Sequence[Mention], devices: frozenset[str]) -> None:
@@ -128,9 +135,9 @@ def _targets(
     start: int, end: int, sentence: Sentence, mentions: Sequence[Mention], *, strict: bool = False
 ) -> Sequence[Mention]:
     """Return the findings that a qualifier at ``start`` to ``end`` belongs to; ``strict``: only as an adjective."""
-    for mention in mentions:
-        if start < mention.end and mention.start < end:
-            return (mention,)
+    around = holding(start, end, mentions)
+    if around:
+        return around
     begin, stop = sentence.span(start)
     after = [m for m in mentions if end <= m.start < stop]
     if after and is_premodifier(end, after[0], sentence.items):
@@ -142,6 +149,14 @@ def _targets(
         nearest = before[-1]
         if start - nearest.end <= BACKWARD_REACH and _is_predicate(nearest.end, start, sentence.items):
             return coordinated_before(before, sentence.items)
+    return ()
+
+
+def holding(start: int, end: int, mentions: Sequence[Mention]) -> Sequence[Mention]:
+    """Return the findings whose own words a qualifier stands among: several where words state two at once."""
+    for mention in mentions:
+        if start < mention.end and mention.start < end:
+            return [m for m in mentions if (m.start, m.end) == (mention.start, mention.end)]
     return ()
 
 
@@ -207,7 +222,7 @@ def joined(first: Mention, second: Mention, items: Sequence[Item]) -> bool:
             continue
         if kind == HEDGE or (kind in CONJUNCTIONS and value in _PLAIN_CONJUNCTIONS):
             joint = True
-        elif kind not in _INSIDE_PHRASE:
+        elif kind not in INSIDE_PHRASE:
             return False
     return joint
 
@@ -228,7 +243,15 @@ def coordinated_after(after: Sequence[Mention], items: Sequence[Item]) -> list[M
     for later in after[1:]:
         last = group[-1].end
         own = any(i[0] in (SIDE, SITE) and last <= i[2] and i[3] <= later.end for i in items)
-        if own or not joined(group[-1], later, items):
+        if own or _is_placed_behind(later.end, items) or not joined(group[-1], later, items):
             break
         group.append(later)
     return group
+
+
+def _is_placed_behind(end: int, items: Sequence[Item]) -> bool:
+    """Whether a preposition right behind a finding leads to a place: "…and a nodule in the right apex"."""
+    behind = [item for item in items if item[2] >= end]
+    if not behind or behind[0][0] != PREPOSITION or behind[0][2] != end:
+        return False
+    return next((i[0] in (SIDE, SITE) for i in behind[1:] if i[0] not in (DETERMINER, FILLER)), False)

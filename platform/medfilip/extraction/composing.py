@@ -36,7 +36,7 @@ from medfilip.findings.finding import Alignment, Certainty
 Compositions = Mapping[tuple[str, str], Composed]
 Found = list[tuple[Item, Composed]]
 
-_FORWARD_REACH = 7
+_FORWARD_REACH = 9
 _BACKWARD_REACH = 11
 _WELL = ("normal", "clear")  # said of every bearer of a list: "heart, mediastinum and hila are normal"
 _SHARED = (*_WELL, "calcified")
@@ -157,7 +157,7 @@ def _following(  # noqa: PLR0912 - one pass over a phrase, a branch for each kin
                 break
             rule = compositions.get((noun, value))
             if rule is not None:
-                if best is not None and start > best[0][3] + 1 and value in _SHARED:
+                if best is not None and start > best[0][3] + 1 and value in _SHARED and _alike(best[0], later):
                     shared.append(best)
                 best = (later, rule)
                 last = end
@@ -174,6 +174,11 @@ def _following(  # noqa: PLR0912 - one pass over a phrase, a branch for each kin
         elif (kind == DETERMINER and best is not None and value not in _WELL) or kind not in _PHRASE:
             break
     return [] if best is None else [*shared, best]
+
+
+def _alike(first: Item, second: Item) -> bool:
+    """Whether two nouns are both anatomy or both findings: the lung of "left lung and hilar granulomas" is a place."""
+    return (first[0] == CATEGORY) == (second[0] == CATEGORY)
 
 
 def _goes_on(items: Sequence[Item], at: int, state: str, *, opened: bool) -> bool:

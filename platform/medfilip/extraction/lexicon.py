@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from medfilip.core.fingerprint import fingerprint
-from medfilip.extraction.attachment import attach_qualifiers
+from medfilip.extraction.attachment import INSIDE_PHRASE, PREMODIFIER_REACH, attach_qualifiers
 from medfilip.extraction.composing import find_mentions
 from medfilip.extraction.confidence import Confidence, load_confidence
 from medfilip.extraction.doubt import find_doubts
@@ -46,7 +46,10 @@ class LexiconEngine:
             for bearer, states in self._data.compositions.items()
             for state, rule in states.items()
         }
-        self._devices = frozenset(c.id for c in self._ontology.categories.values() if c.group == "device")
+        categories = self._ontology.categories.values()
+        self._devices = frozenset(c.id for c in categories if c.group == "device")
+        self._hardware = self._devices | {c.id for c in categories if c.group == "postoperative"}
+        self._fractures = frozenset(("fracture", *(self._data.refinements["fracture"].values())))
         self._confidence = Confidence(load_confidence(), self._ontology)
         self._places = PlaceRules(self._data.landmarks, self._data.paired_sites, self._data.unplaced)
         self._rows = RowWriter(
@@ -94,7 +97,7 @@ class LexiconEngine:
         if not mentions:
             return []
         if len(mentions) > 1:
-            mentions = self._without_inferred(mentions)
+            mentions = self._without_broken(self._without_inferred(mentions), sentence)
         stated = judge(mentions, sentence, self._data.hedges_that_state)
         if stated:
             attach_qualifiers(sentence, stated, self._devices)
@@ -108,6 +111,15 @@ class LexiconEngine:
         if not inferred or len(inferred) == len(devices):
             return mentions
         return [m for m in mentions if m not in inferred]
+
+    def _without_broken(self, mentions: list[Mention], sentence: Sentence) -> list[Mention]:
+        """Drop a fracture that is a device's: "catheter fracture", "fractured sternotomy wires"."""
+        fractures = [m for m in mentions if m.category in self._fractures]
+        if not fractures:
+            return mentions
+        hardware = [m for m in mentions if m.category in self._hardware]
+        broken = [m for m in fractures if any(_breaks(m, thing, sentence) for thing in hardware)]
+        return [m for m in mentions if m not in broken]
 
     def _place_from_context(self, mentions: Sequence[Mention], context: str) -> None:
         """Give findings without a place that of the heading ("left lung:") or sentence they lean on."""
@@ -125,6 +137,15 @@ class LexiconEngine:
                 copy.sides, copy.sites = list(place.sides), list(place.sites)
                 mention.places.append(copy)
             mention.alignment = Alignment.INFERRED
+
+
+def _breaks(fracture: Mention, thing: Mention, sentence: Sentence) -> bool:
+    """Whether a fracture stands right behind a device, or before it with no more than qualifiers between."""
+    first, last = sorted((fracture, thing), key=lambda m: m.start)
+    between = [i for i in sentence.items if first.end <= i[2] and i[3] <= last.start]
+    if fracture is last:
+        return last.start == first.end
+    return last.start - first.end <= PREMODIFIER_REACH and all(i[0] in INSIDE_PHRASE or i[1] == "of" for i in between)
 
 
 def _of_the_chest(mentions: list[Mention], sentence: Sentence) -> list[Mention]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from medfilip.extraction.lexicon_data import Kind, Node
+from medfilip.extraction.words import NUMBER
 
 Item: TypeAlias = tuple[int, Any, int, int]
 """(kind, value, start, end)."""
@@ -54,6 +55,7 @@ _MATTER = frozenset((CATEGORY, BEARER, SITE, STATE))
 _PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK, ELSEWHERE))
 _THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
 _WELL = frozenset(("normal", "clear"))
+NUMERALS = frozenset((NUMBER, "st", "nd", "rd", "th"))
 
 
 def bits(*kinds: int) -> int:
@@ -61,6 +63,7 @@ def bits(*kinds: int) -> int:
     return sum(1 << kind for kind in kinds)
 
 
+_JOINING = bits(AND, COMMA)
 _PARTING = bits(TERMINATOR, AND, COMMA, DETERMINER)
 
 
@@ -87,6 +90,8 @@ class Sentence:
         self.words = words
         self.folded = folded
         self.items, self.kinds = read_items(folded, root)
+        if NUMBER in folded and self.kinds & _JOINING:
+            _join_numbers(self.items, folded)
         self.starts = [0]
         if self.kinds & _PARTING:
             if self.kinds >> TERMINATOR & 1:
@@ -147,6 +152,15 @@ def read_items(words: Sequence[str], root: dict[str, Node]) -> tuple[list[Item],
             items.append((kind, value, at, after))
         skip = after
     return items, kinds
+
+
+def _join_numbers(items: list[Item], folded: Sequence[str]) -> None:
+    """Read what joins the numbers of a list as a part of it: "the left 4th, 5th and 6th ribs" are one place."""
+    for number, (kind, value, start, end) in enumerate(items):
+        if kind in (AND, COMMA) and start and folded[start - 1] in NUMERALS:
+            after = end + 1 if end < len(folded) and folded[end] in ("and", "through") else end
+            if after < len(folded) and folded[after] == NUMBER:
+                items[number] = (FILLER, value, start, end)
 
 
 def _read_heading(items: list[Item]) -> None:

@@ -15,6 +15,7 @@ from medfilip.extraction.attachment import (
     BACKWARD_REACH,
     coordinated_after,
     coordinated_before,
+    holding,
     is_premodifier,
     joined,
 )
@@ -29,6 +30,7 @@ from medfilip.extraction.parsing import (
     FILLER,
     HEDGE,
     NEGATION,
+    NUMERALS,
     OR,
     PREPOSITION,
     SIDE,
@@ -47,6 +49,8 @@ _PLACE_GAP = 3
 _WITHIN_PLACE = frozenset((FILLER, DETERMINER, PREPOSITION, BEARER, AND, OR))
 _GOES_ON = frozenset((BEARER, SITE, CATEGORY, STATE, VERB))
 _TIES = frozenset((HEDGE, EXPLANATION))
+_RELATIVE = frozenset(("which", "that", "this", "these", "it", "they"))
+"""Take up the observation before them: "opacity in the left base, which may represent atelectasis"."""
 _EQUATIONS = frozenset(("represents", "represent", "reflects", "reflect", "suggests"))
 _PLACEHOLDER = re.compile(r"x{3,}|_+")
 
@@ -93,7 +97,7 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
         kind, value, start, end = item
         if kind in (SIDE, SITE):
             if current is None or not _continues(current, item, sentence, mentions):
-                beside = current is not None and start - current.end <= _PLACE_GAP
+                beside = current is not None and _gap(current.end, start, sentence) <= _PLACE_GAP
                 current = Place(start, end, joined=beside)
                 places.append(current)
             if kind == SIDE:
@@ -119,7 +123,7 @@ def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[
     last = place.end - 1
     if start <= last:
         return True
-    if start - place.end > _PLACE_GAP or (kind == SIDE and place.sides):
+    if _gap(place.end, start, sentence) > _PLACE_GAP or (kind == SIDE and place.sides):
         return False
     # What stands inside a finding's own words is not of one place with what stands outside.
     if any((m.start <= last < m.end) != (m.start <= start < m.end) for m in mentions):
@@ -127,32 +131,64 @@ def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[
     return not _leads_on(place, item, sentence, mentions)
 
 
+def _gap(end: int, start: int, sentence: Sentence) -> int:
+    """Return how many words part two terms, where numbers do not count: "the left 4th and 5th ribs"."""
+    gap = start - end
+    if gap > _PLACE_GAP:
+        gap -= sum(word in NUMERALS for word in sentence.folded[end:start])
+    return gap
+
+
 def _leads_on(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
     """Whether "and" goes on to the next finding's own place: "atelectasis in the right base and lingular scarring"."""
     if not any(i[0] == AND and place.end <= i[2] and i[3] <= item[2] for i in sentence.items):
         return False
     behind = any(m.end <= place.start for m in mentions)
-    return behind and any(0 <= m.start - item[3] <= 2 for m in mentions)
+    return behind and any(0 <= m.start - item[3] <= 2 and is_premodifier(item[3], m, sentence.items) for m in mentions)
 
 
 def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> Sequence[Mention]:
     start, end = place.start, place.end
-    for mention in mentions:
-        if start < mention.end and mention.start < end:
-            return (mention,)
+    around = holding(start, end, mentions)
+    if around:
+        return around
     items = sentence.items
     begin, stop = sentence.span(start)
     after = [m for m in mentions if end <= m.start < stop]
-    if after and is_premodifier(end, after[0], items):
-        return coordinated_after(after, items)
     before = [m for m in mentions if begin <= m.start and m.end <= start]
+    if after and is_premodifier(end, after[0], items):
+        removed = bool(before) and _is_cut_off(place, after[0], sentence)
+        if not removed and not _is_member(place, after[0], sentence):
+            return coordinated_after(after, items)
     if before:
         nearest = before[-1].end
         if start - nearest <= BACKWARD_REACH and _is_located(nearest, place, items):
             return coordinated_before(before, items)
-    if after and after[0].start - end <= BACKWARD_REACH:
+    if after and after[0].start - end <= BACKWARD_REACH and _leads_to(place, after[0], items):
         return coordinated_after(after, items)
     return ()
+
+
+def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
+    """Whether a preposition leads to a place, and a word was removed behind it: "in the right base xxxx edema"."""
+    removed = any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
+    return removed and any(i[0] == PREPOSITION and 0 <= place.start - i[3] <= 1 for i in sentence.items)
+
+
+def _is_member(place: Place, mention: Mention, sentence: Sentence) -> bool:
+    """Whether a place is a noun in a list with the finding behind it: "stable hilar contours, a right port"."""
+    if not is_plural(sentence.words[place.end - 1]):
+        return False
+    return any(i[0] in (COMMA, AND) and place.end <= i[2] and i[3] <= mention.start for i in sentence.items)
+
+
+def _leads_to(place: Place, mention: Mention, items: Sequence[Item]) -> bool:
+    """Whether a place in front of a finding can be its place: a comma parts them only if a preposition led to it.
+
+    "In the left base, there is an opacity" has one; the hila of "stable hilar contours, a right port" are no place.
+    """
+    between = any(i[0] == COMMA and place.end <= i[2] and i[3] <= mention.start for i in items)
+    return not between or any(i[0] == PREPOSITION and i[3] <= place.start for i in items)
 
 
 def _is_located(end: int, place: Place, items: Sequence[Item]) -> bool:
@@ -203,7 +239,7 @@ def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> b
     """Whether a hedge, an explaining word, or a word that was removed from the text, ties two findings."""
     first, last = observation.end, diagnosis.start
     between = [i for i in sentence.items if first <= i[2] and i[3] <= last]
-    if any(item[0] in (TERMINATOR, NEGATION) for item in between):
+    if any(item[0] == NEGATION or (item[0] == TERMINATOR and item[1] not in _RELATIVE) for item in between):
         return False
     if any(item[0] in _TIES or item[1] in _EQUATIONS for item in between):
         return True

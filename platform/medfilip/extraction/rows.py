@@ -76,10 +76,11 @@ class RowWriter:
         self, mention: Mention, sides: list[str], sites: list[str], words: Sequence[str], starts: Sequence[int]
     ) -> FindingRow:
         category = mention.category
-        rules = self._refinements.get(category)
-        if rules and (sites or mention.patterns):
-            category = next((rules[key] for key in (*sites, *mention.patterns) if key in rules), category)
         side = ("bilateral" if len(set(sides)) > 1 else sides[0]) if sides else None
+        rules = self._refinements.get(category)
+        if rules and (side or sites or mention.patterns):
+            keys = (*sites, *mention.patterns, side or "")
+            category = next((rules[key] for key in keys if key in rules), category)
         if mention.bearer and mention.certainty == Certainty.ABSENT and not _says_side(mention):
             side = None  # "the hila are normal" is no finding on both sides
         elif side is None:

@@ -92,6 +92,10 @@ class _Scopes:
         """Whether a list that a cue covers ends between two tokens."""
         return any(start <= barrier <= stop for barrier in self.barriers)
 
+    def _explained(self, start: int, stop: int) -> bool:
+        """Whether something is explained between two tokens: "opacity due to edema, which is likely"."""
+        return any(start <= item[2] and item[3] <= stop for item in self.explanations)
+
     def _denial(self, mention: Mention, begin: int, end: int) -> Item | None:
         last = max(mention.start, mention.denial_end)
         for cue in reversed(self.denials):
@@ -102,7 +106,7 @@ class _Scopes:
                 continue
             if self._barred(stop, mention.start):
                 continue
-            if any(stop <= item[2] and item[3] <= mention.start for item in self.explanations):
+            if self._explained(stop, mention.start):
                 continue
             return cue
         for cue in self.denials:
@@ -127,7 +131,7 @@ class _Scopes:
         for cue in self.hedges:
             kind, value, start, stop = cue
             if kind == HEDGE_AFTER:
-                reaches = mention.end <= start < end
+                reaches = mention.end <= start < end and not self._explained(mention.end, start)
             elif value == Hedge.VERSUS:
                 reaches = begin <= start and self._joins(mention, start, stop, end)
             else:
