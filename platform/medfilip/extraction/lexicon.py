@@ -51,7 +51,9 @@ class LexiconEngine:
         self._hardware = self._devices | {c.id for c in categories if c.group == "postoperative"}
         self._fractures = frozenset(("fracture", *(self._data.refinements["fracture"].values())))
         self._confidence = Confidence(load_confidence(), self._ontology)
-        self._places = PlaceRules(self._data.landmarks, self._data.paired_sites, self._data.unplaced)
+        self._places = PlaceRules(
+            self._data.landmarks, self._data.paired_sites, self._data.midline_sites, self._data.unplaced
+        )
         self._rows = RowWriter(
             self._ontology,
             self._data.refinements,
@@ -128,7 +130,7 @@ class LexiconEngine:
             return
         sentence = self._parse(context)
         if context.endswith(":"):
-            found = find_places(sentence, (), self._places.paired_sites)
+            found = find_places(sentence, (), self._places)
         else:
             found = next((m.places for m in reversed(self._read(sentence)) if m.places), [])
         for mention in lean if found else ():

@@ -101,6 +101,7 @@ class LexiconData(BaseModel):
     places: dict[str, PlaceTerm]
     paired_sites: frozenset[str]
     sided_sites: dict[str, Laterality]
+    midline_sites: frozenset[str]
     paired_findings: frozenset[str]
     landmarks: frozenset[str]
     unplaced: frozenset[str]
@@ -123,8 +124,9 @@ class LexiconData(BaseModel):
     def fingerprint(self) -> str:
         """Fingerprint of the whole content."""
         content = self.model_dump(mode="json")
-        for name in ("hedges_that_state", "paired_sites", "paired_findings", "landmarks", "unplaced", "not_typos"):
-            content[name] = sorted(content[name])
+        for name, value in self:
+            if isinstance(value, frozenset):
+                content[name] = sorted(content[name])
         return fingerprint(content)
 
     def vocabulary(self, ontology: Ontology) -> Iterator[tuple[str, Kind, Any]]:

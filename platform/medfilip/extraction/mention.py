@@ -11,7 +11,7 @@ Span = tuple[str, int, int]
 class Place:
     """A side with the sites it stands beside: "right upper and lower lobes"."""
 
-    __slots__ = ("end", "joined", "plural", "sides", "sites", "spans", "start")
+    __slots__ = ("end", "joined", "midline", "plural", "sides", "sites", "spans", "start")
 
     def __init__(self, start: int, end: int, *, joined: bool = False) -> None:
         self.start = start
@@ -20,6 +20,7 @@ class Place:
         self.sites: list[str] = []
         self.spans: list[Span] = []
         self.plural = False
+        self.midline = False  # has no side of its own: a side beside it is another site's
         self.joined = joined  # to the place before it, by "and" or a comma
 
 

@@ -57,10 +57,11 @@ _PLACEHOLDER = re.compile(r"x{3,}|_+")
 
 @dataclass(frozen=True, slots=True)
 class PlaceRules:
-    """Which sites come in pairs, which are landmarks, and which findings take over no place."""
+    """Which sites come in pairs, stand in the midline or are landmarks, and which findings take over no place."""
 
     landmarks: frozenset[str]
     paired_sites: frozenset[str]
+    midline_sites: frozenset[str]
     unplaced: frozenset[str]
 
 
@@ -68,7 +69,7 @@ def attach_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceR
     """Give every place of a sentence to the findings that are there, in place."""
     if not sentence.kinds & _PLACES:
         return
-    for place in find_places(sentence, mentions, rules.paired_sites):
+    for place in find_places(sentence, mentions, rules):
         targets = _targets(place, sentence, mentions)
         closest = targets[0] if len(targets) == 1 else min(targets, key=_distance_from(place), default=None)
         for mention in targets:
@@ -89,14 +90,14 @@ def _distance_from(place: Place) -> Callable[[Mention], int]:
     return distance
 
 
-def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: frozenset[str]) -> list[Place]:
+def find_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRules) -> list[Place]:
     """Join sides and sites that stand together into places; the plural of a paired site means both sides."""
     places: list[Place] = []
     current: Place | None = None
     for item in sentence.items:
         kind, value, start, end = item
         if kind in (SIDE, SITE):
-            if current is None or not _continues(current, item, sentence, mentions):
+            if current is None or not _continues(current, item, sentence, mentions, rules.midline_sites):
                 beside = current is not None and _gap(current.end, start, sentence) <= _PLACE_GAP
                 current = Place(start, end, joined=beside)
                 places.append(current)
@@ -106,7 +107,8 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
             else:
                 current.sites.append(value)
                 current.spans.append(("site", start, end))
-                if value in paired_sites and is_plural(sentence.words[end - 1]):
+                current.midline |= len(current.sites) == 1 and value in rules.midline_sites
+                if value in rules.paired_sites and is_plural(sentence.words[end - 1]):
                     current.plural = True
             current.end = max(current.end, end)
         elif current is not None and start >= current.end and kind not in _WITHIN_PLACE:
@@ -117,18 +119,30 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], paired_sites: f
     return places
 
 
-def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
-    """Whether a side or site belongs to the place before it: a second side begins a place of its own."""
-    kind, _, start, _ = item
+def _continues(
+    place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention], midline: frozenset[str]
+) -> bool:
+    """Whether a side or site belongs to the place before it.
+
+    A second side begins a place of its own, and so does what is joined to a site on another level of the body: the
+    left of "left hilar and mediastinal nodes", and of "mediastinal and left hilar nodes", is the hilum's.
+    """
+    kind, value, start, _ = item
     last = place.end - 1
     if start <= last:
         return True
     if _gap(place.end, start, sentence) > _PLACE_GAP or (kind == SIDE and place.sides):
         return False
+    if place.sites and (kind == SIDE or (place.sides and value in midline)) and _listed(place.end, start, sentence):
+        return False
     # What stands inside a finding's own words is not of one place with what stands outside.
     if any((m.start <= last < m.end) != (m.start <= start < m.end) for m in mentions):
         return False
     return not _leads_on(place, item, sentence, mentions)
+
+
+def _listed(end: int, start: int, sentence: Sentence) -> bool:
+    return any(i[0] in (AND, OR) and end <= i[2] and i[3] <= start for i in sentence.items)
 
 
 def _gap(end: int, start: int, sentence: Sentence) -> int:
@@ -141,7 +155,7 @@ def _gap(end: int, start: int, sentence: Sentence) -> int:
 
 def _leads_on(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
     """Whether "and" goes on to the next finding's own place: "atelectasis in the right base and lingular scarring"."""
-    if not any(i[0] == AND and place.end <= i[2] and i[3] <= item[2] for i in sentence.items):
+    if not _listed(place.end, item[2], sentence):
         return False
     behind = any(m.end <= place.start for m in mentions)
     return behind and any(0 <= m.start - item[3] <= 2 and is_premodifier(item[3], m, sentence.items) for m in mentions)

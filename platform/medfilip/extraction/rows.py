@@ -46,7 +46,7 @@ class RowWriter:
                 if shared:
                     rows += shared
                     continue
-            for sides, sites in self._parts(mention.places):
+            for sides, sites in self._stated_parts(mention):
                 row = self._row(mention, sides, sites, words, starts)
                 rows.append(row)
                 if row["category"] in self._splits:
@@ -112,6 +112,14 @@ class RowWriter:
         plural = category in self._paired_findings and is_plural(words[mention.end - 1])
         return Laterality.BILATERAL if plural and mention.certainty == Certainty.PRESENT else None
 
+    def _stated_parts(self, mention: Mention) -> Parts:
+        """Return the parts of a mention's places, less those that only name what the category itself implies."""
+        parts = self._parts(mention.places)
+        if len(parts) > 1:
+            hidden = self._hidden.get(mention.category, GENERIC_SITES)
+            return [part for part in parts if not hidden.issuperset(part[1]) or not part[1]] or parts[:1]
+        return parts
+
     def _parts(self, places: Sequence[Place]) -> Parts:
         """Return one (sides, sites) for each of several coordinated places: "in the left apex and the right base"."""
         if not places:
@@ -119,7 +127,7 @@ class RowWriter:
         if len(places) == 1 and len(places[0].sites) < 2:
             return [(places[0].sides, places[0].sites)]
         parts: Parts = []
-        for place in places:
+        for place in _with_their_sides(places):
             for sides, sites in self._by_zone(place):
                 apart = bool(parts and sites and parts[-1][1]) and (place.joined or sites is not place.sites)
                 if parts and not apart:
@@ -127,7 +135,8 @@ class RowWriter:
                     parts[-1][1].extend(site for site in sites if site not in parts[-1][1])
                 else:
                     # "Right middle and lower lobe": the side of the first place holds for the next one too.
-                    parts.append((list(sides or (parts[-1][0] if parts else ())), list(dict.fromkeys(sites))))
+                    shared = parts[-1][0] if parts and not place.midline else ()
+                    parts.append((list(sides or shared), list(dict.fromkeys(sites))))
         return parts
 
     def _by_zone(self, place: Place) -> Parts:
@@ -138,6 +147,20 @@ class RowWriter:
             return [(place.sides, place.sites)]
         rest = [site for site in place.sites if region[site] not in _ZONES]
         return [(place.sides, [s for s in place.sites if region[s] == zone] + rest) for zone in zones]
+
+
+def _with_their_sides(places: Sequence[Place]) -> list[Place]:
+    """Join a side to the site right behind it, which is a part of the finding's own words: "left [hilar nodes]"."""
+    joined: list[Place] = []
+    for place in places:
+        before = joined[-1] if joined else None
+        if before is not None and before.sides and not before.sites and not place.sides and before.end == place.start:
+            whole = Place(before.start, place.end, joined=before.joined)
+            whole.sides, whole.sites = before.sides, place.sites
+            joined[-1] = whole
+        else:
+            joined.append(place)
+    return joined
 
 
 def _says_side(mention: Mention) -> bool:

@@ -108,6 +108,12 @@ def test_qualifiers_go_to_the_right_noun(sentence: str, category: str, expected:
     assert qualifiers(sentence, category) == expected
 
 
+def test_a_side_is_not_shared_with_what_stands_in_the_midline() -> None:
+    for sentence in ("calcified left hilar and mediastinal nodes", "calcified mediastinal and left hilar nodes"):
+        rows = ENGINE.extract(sentence).findings
+        assert {(row["sites"][0], row["laterality"]) for row in rows} == {("hilum", "left"), ("mediastinum", None)}
+
+
 def test_evidence_points_at_the_words() -> None:
     sentence = "no large left pleural effusion"
     (row,) = ENGINE.extract(sentence).findings
