@@ -52,6 +52,8 @@ def _disturb(seed: int, place: Arena) -> dict[str, Any]:
     FAULTS[kind](place)
     if kind in _LASTING:
         return place.differences(place.only_run())
+    if not place.ends:  # what is disturbed is the input, and nothing has been started yet
+        place.start_until_done()
     if place.rng.random() < _SECOND_FAULT and place.ends[-1].exit != 0:
         place.rng.choice(KILLS)(place)
     if place.ends[-1].exit != 0 or place.rng.random() < _START_ONCE_MORE:

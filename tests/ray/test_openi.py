@@ -29,15 +29,15 @@ def test_agreement_with_the_annotators_of_real_reports(ray_cluster: None, data_f
     point = scores["variants"][scores["primary"]]["point"]
     # Floors against regressions, below what was measured.
     floors = {
-        "micro_f1": 0.925,
-        "lenient_f1": 0.945,
-        "macro_f1": 0.88,
-        "f1_lat": 0.865,
-        "f1_site_lenient": 0.86,
-        "f1_sev_lenient": 0.895,
-        "f1_triplet_lenient": 0.80,
-        "normal_specificity_standard": 0.965,
-        "nih14_micro_f1": 0.92,
+        "micro_f1": 0.93,
+        "lenient_f1": 0.95,
+        "macro_f1": 0.89,
+        "f1_lat": 0.88,
+        "f1_site_lenient": 0.875,
+        "f1_sev_lenient": 0.905,
+        "f1_triplet_lenient": 0.815,
+        "normal_specificity_standard": 0.97,
+        "nih14_micro_f1": 0.93,
     }
     assert not {name: point[name] for name, floor in floors.items() if point[name] < floor}
     # What the collection does not know is the ontology's own, and nothing else is unknown.
