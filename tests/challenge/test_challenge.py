@@ -43,6 +43,7 @@ FLOOR = {
     "another part of the body": 10,
     "several clauses": 13,
     "patterns and special nouns": 20,
+    "templates and marks": 15,
 }
 
 

@@ -128,6 +128,8 @@ def _attach_measures(sentence: Sentence, mentions: Sequence[Mention]) -> None:
 
 def _is_degree_of_change(end: int, items: Sequence[Item]) -> bool:
     """Whether a degree that ends at a token is one of change: "slightly increased", "mild interval worsening"."""
+    if any(i[0] in CONJUNCTIONS and i[2] == end for i in items):
+        return False  # "moderate and increased"
     return any(i[0] == CHANGE and i[1] != "unchanged" and 0 <= i[2] - end <= 1 for i in items)
 
 
@@ -140,7 +142,7 @@ def _targets(
         return around
     begin, stop = sentence.span(start)
     after = [m for m in mentions if end <= m.start < stop]
-    if after and is_premodifier(end, after[0], sentence.items):
+    if after and is_premodifier(end, after[0], sentence.items) and not _is_set_behind(start, end, sentence, mentions):
         return _alternatives(after, sentence.items)
     if strict:
         return ()
@@ -150,6 +152,11 @@ def _targets(
         if start - nearest.end <= BACKWARD_REACH and _is_predicate(nearest.end, start, sentence.items):
             return coordinated_before(before, sentence.items)
     return ()
+
+
+def _is_set_behind(start: int, end: int, sentence: Sentence, mentions: Sequence[Mention]) -> bool:
+    """Whether a qualifier stands between a finding and a comma: "chest tube unchanged, decreased effusion"."""
+    return any(m.end == start for m in mentions) and any(i[0] == COMMA and i[2] == end for i in sentence.items)
 
 
 def holding(start: int, end: int, mentions: Sequence[Mention]) -> Sequence[Mention]:

@@ -16,6 +16,7 @@ from medfilip.extraction.parsing import (
     DETERMINER,
     FILLER,
     HEDGE,
+    HEDGE_AFTER,
     NEGATION,
     NEGATION_AFTER,
     NOUNS,
@@ -44,6 +45,7 @@ _OF = frozenset(
     ("of", "in", "involving", "within", "at", "affecting", "along", "about", "on", "throughout", "to", "seen in",
      "noted in", "present in")
 )  # fmt: skip
+_ADVERSATIVES = frozenset(("but", "although", "though", "yet"))
 _JOINABLE = frozenset((STATE, SIDE, SITE, SEVERITY, PATTERN, FILLER))
 _PHRASE_ENDS = frozenset((TERMINATOR, HEDGE, CONDITION, NEGATION, NEGATION_AFTER))
 _PHRASE = QUALIFIERS | {DETERMINER, FILLER, STATE, BEARER, CATEGORY}
@@ -212,15 +214,18 @@ def _preceding(sentence: Sentence, number: int, states: set[tuple[int, int]], co
     """Bearers that a state is said of: the nearest before it, with those coordinated with it for "normal"."""
     items = sentence.items
     _, value, state_start, _ = items[number]
-    begin = sentence.span(state_start)[0]
+    clause = sentence.span(state_start)[0]
+    begin = _subject_begin(sentence, number, clause)
     found: Found = []
     edge = state_start
     for at in range(number - 1, -1, -1):
         earlier = items[at]
         kind, noun, start, end = earlier
-        if end > state_start:
+        if end > state_start or (kind == COMMA and end == clause):
             continue
-        if start < begin or edge - end > _BACKWARD_REACH or kind in (TERMINATOR, CONDITION):
+        if start < begin or edge - end > _BACKWARD_REACH or kind == CONDITION:
+            break
+        if kind == TERMINATOR and noun not in _ADVERSATIVES:
             break
         if kind in NOUNS:
             rule = compositions.get((noun, value))
@@ -237,6 +242,24 @@ def _preceding(sentence: Sentence, number: int, states: set[tuple[int, int]], co
         if _parts(kind, noun, value, found=bool(found)):
             break
     return found
+
+
+def _subject_begin(sentence: Sentence, number: int, clause: int) -> int:
+    """Return where the subject of a state may begin.
+
+    It stands in the state's own clause, or in the one before "but" where that has no noun: "heart size is hard to
+    judge but appears enlarged".
+    """
+    if not clause:
+        return 0
+    within = [item for item in sentence.items[:number] if item[2] >= clause]
+    goes_on = (
+        len(within) > 1
+        and within[0][1] in _ADVERSATIVES
+        and within[1][0] in (VERB, HEDGE, HEDGE_AFTER)
+        and not any(item[0] in NOUNS for item in within)
+    )
+    return sentence.span(clause - 1)[0] if goes_on else clause
 
 
 def _parts(kind: int, word: object, state: str, *, found: bool) -> bool:

@@ -53,6 +53,10 @@ NOUNS = frozenset((CATEGORY, BEARER, SITE))
 
 _MATTER = frozenset((CATEGORY, BEARER, SITE, STATE))
 _PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, COMMA, SIZE, PATTERN, MASK, ELSEWHERE))
+_HEADING = _PLACE_WORDS | {CATEGORY, STATE, AND, OR}
+_OF_HEADING = frozenset((":", "-", "–", "—"))
+_LEADING = frozenset((NEGATION, HEDGE, CONDITION, EXPLANATION, VERB, PREPOSITION))
+_NONE = frozenset(("none", "no", "nil", "absent", "negative", "neg", "unremarkable"))
 _THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
 _WELL = frozenset(("normal", "clear"))
 NUMERALS = frozenset((NUMBER, "st", "nd", "rd", "th"))
@@ -95,7 +99,9 @@ class Sentence:
         self.starts = [0]
         if self.kinds & _PARTING:
             if self.kinds >> TERMINATOR & 1:
-                _read_heading(self.items)
+                _read_marks(self.items)
+                self.items = _read_heading(self.items, words)
+                self.kinds |= 1 << NEGATION_AFTER if any(i[0] == NEGATION_AFTER for i in self.items) else 0
             self._part()
 
     def _part(self) -> None:
@@ -163,16 +169,41 @@ def _join_numbers(items: list[Item], folded: Sequence[str]) -> None:
                 items[number] = (FILLER, value, start, end)
 
 
-def _read_heading(items: list[Item]) -> None:
-    """Read the colon behind an anatomical heading as "is": "heart: normal in size"."""
-    for number, item in enumerate(items):
-        kind = item[0]
-        if kind == TERMINATOR:
-            if item[1] == ":" and number:
-                items[number] = (VERB, ":", item[2], item[3])
-            return
-        if kind not in _PLACE_WORDS:
-            return
+def _read_marks(items: list[Item]) -> None:
+    """Read marks that part nothing: the colon of "negative for: edema", the brackets of "nodule (8 mm) in the apex"."""
+    opened = -1
+    for number, (kind, value, start, end) in enumerate(items):
+        if kind in (CATEGORY, BEARER, NEGATION):
+            opened = -1
+        if kind != TERMINATOR:
+            continue
+        if value == ")" and opened >= 0:
+            items[opened] = (FILLER, "(", *items[opened][2:])
+            items[number] = (FILLER, value, start, end)
+        opened = number if value == "(" and number and items[number - 1][3] == start else -1
+        if value == ":" and number and items[number - 1][3] == start and items[number - 1][0] in _LEADING:
+            items[number] = (FILLER, value, start, end)
+
+
+def _read_heading(items: list[Item], words: Sequence[str]) -> list[Item]:
+    """Read the colon behind a heading as "is": "heart: normal in size", "pneumothorax: none".
+
+    A heading that names findings and is followed by findings is a title, and states nothing: "tubes and lines: …".
+    """
+    number = next((n for n, item in enumerate(items) if item[0] not in _HEADING), len(items))
+    if not number or number == len(items) or items[number][0] != TERMINATOR or items[number][1] not in _OF_HEADING:
+        return items
+    _, _, colon, value = items[number]
+    kinds = {item[0] for item in items[:number]}
+    if CATEGORY in kinds:
+        if any(item[0] == CATEGORY for item in items[number + 1 :]):
+            named = {item[2:] for item in items[:number] if item[0] == CATEGORY}
+            said = any(i[0] in QUALIFIERS or (i[0] == STATE and i[2:] not in named) for i in items[:number])
+            return items if said else items[number:]
+        if value < len(words) and words[value] in _NONE:
+            return [*items[:number], (NEGATION_AFTER, "none", colon, value + 1), *items[number + 2 :]]
+    items[number] = (VERB, ":", colon, value)
+    return items
 
 
 def _is_fronted(items: Sequence[Item], number: int) -> bool:
@@ -216,14 +247,19 @@ def _has_said(items: Sequence[Item], subject: int) -> bool:
 
 
 def _opens(items: Sequence[Item], number: int) -> bool:
-    """Whether the very word behind a conjunction opens a statement: a new denial, or an article in a denied list.
+    """Whether the very word behind a conjunction opens a statement: a new denial, or an article.
 
-    "No pneumothorax, a small effusion": what is denied in a list has no article.
+    "No pneumothorax, a small effusion": what is denied in a list has no article. "Likely atelectasis, and a small
+    effusion": a comma before "and" ends what is hedged.
     """
     kind, value, _, _ = items[number + 1]
     if kind == NEGATION:
         return value not in ("nor", "neither")
-    return kind == DETERMINER and value in ("a", "an") and any(item[0] == NEGATION for item in items[:number])
+    if kind != DETERMINER or value not in ("a", "an"):
+        return False
+    before = items[number - 1]
+    parted = items[number][0] == AND and before[0] == COMMA and before[3] == items[number][2]
+    return parted or any(item[0] == NEGATION for item in items[:number])
 
 
 def _ends_statement(items: Sequence[Item], number: int) -> bool:

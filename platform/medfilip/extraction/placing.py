@@ -171,8 +171,8 @@ def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> S
     after = [m for m in mentions if end <= m.start < stop]
     before = [m for m in mentions if begin <= m.start and m.end <= start]
     if after and is_premodifier(end, after[0], items):
-        removed = bool(before) and _is_cut_off(place, after[0], sentence)
-        if not removed and not _is_member(place, after[0], sentence):
+        cut_off = bool(before) and _is_cut_off(place, after[0], sentence)
+        if not cut_off and not _is_member(place, after[0], sentence):
             return coordinated_after(after, items)
     if before:
         nearest = before[-1].end
@@ -184,9 +184,15 @@ def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> S
 
 
 def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
-    """Whether a preposition leads to a place, and a word was removed behind it: "in the right base xxxx edema"."""
-    removed = any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
-    return removed and any(i[0] == PREPOSITION and 0 <= place.start - i[3] <= 1 for i in sentence.items)
+    """Whether a preposition leads to a place, and a comma or a word that was removed parts it from what follows.
+
+    "Opacity in the left base, small effusion", "opacity in the left base xxxx effusion".
+    """
+    if not any(i[0] == PREPOSITION and 0 <= place.start - i[3] <= 1 for i in sentence.items):
+        return False
+    if any(i[0] == COMMA and place.end <= i[2] and i[3] <= mention.start for i in sentence.items):
+        return True
+    return any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
 
 
 def _is_member(place: Place, mention: Mention, sentence: Sentence) -> bool:
@@ -221,17 +227,19 @@ def _is_located(end: int, place: Place, items: Sequence[Item]) -> bool:
 
 def _inherit_places(sentence: Sentence, mentions: Sequence[Mention], unplaced: frozenset[str]) -> None:
     """Give a diagnosis the place of the observation it explains."""
-    previous = mentions[0]
+    previous = source = mentions[0]
     for mention in mentions[1:]:
         if (
             not mention.places
-            and previous.places
-            and mention.category not in unplaced
+            and source.places
             and (_explains(previous, mention, sentence) or _shares(previous, mention, sentence))
         ):
-            mention.places = [_without(place, previous.bearer) for place in previous.places]
             mention.inherited = True
-            mention.evidence += [span for span in previous.evidence if span[0] in ("laterality", "site")]
+            if mention.category not in unplaced:
+                mention.places = [_without(place, source.bearer) for place in source.places]
+                mention.evidence += [span for span in source.evidence if span[0] in ("laterality", "site")]
+        else:
+            source = mention
         previous = mention
 
 

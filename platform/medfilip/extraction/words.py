@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?\d*|\d+(?:\.\d+)?|_+|(?<=\s)-+(?=\s)|[^\s\w-]")
+TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?\d*|\d+(?:\.\d+)?|_+|(?<!\S)-+(?!\S)|[^\s\w-]")
 """A word with the digits that end it ("t12"), a number, a run of blanks ("___"), a free-standing dash, or a mark.
 
 A hyphen inside a word separates words: "air-space" and "air space" are the same two tokens.
