@@ -7,7 +7,7 @@ texts or pixels) draws the splits and finds duplicates; then each staged part be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ImageFiles, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.look_over import Look, Numbers, StagedPart, Verdict, look_over
+from pipelines.look_over import Look, Numbers, Pairs, StagedPart, Verdict, look_over
 from pipelines.reports import ingest_reports
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
@@ -175,7 +175,7 @@ def _publish(
     other_files: int,
 ) -> None:
     pieces = {REPORTS: [piece for part in reports for piece in part["pieces"]], IMAGES: images}
-    tasks = _tasks(ingest.staging, pieces, shares)
+    tasks = plan_publishing(ingest.staging, pieces, shares)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
@@ -202,23 +202,51 @@ def _publish(
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
-class _Task(NamedTuple):
+class Given(NamedTuple):
+    """Rows of a part, and for each the staged report that gives it something: place of its file in ``paths``, and row.
+
+    Rows ascend; what is given to one row stands in order.
+    """
+
+    rows: Numbers
+    paths: list[str]
+    files: Numbers
+    places: Numbers
+
+    @classmethod
+    def of(cls, look: Look, begin: int, pairs: Pairs) -> Given:
+        """Return what is given to the rows of a part that begins at a number."""
+        parts, places = look.places(pairs.others)
+        held, files = np.unique(parts, return_inverse=True)
+        return cls(pairs.rows - begin, [look.parts[part].path for part in held], files, places)
+
+    def read(self, staging: Location, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each row with the columns of the report that gives."""
+        found: dict[int, dict[str, Any]] = {}
+        for number, path in enumerate(self.paths):
+            mine = np.flatnonzero(self.files == number)
+            file = staging / REPORTS.name / path
+            table = decode_shard(file.read_bytes(), file, REPORTS, columns).take(self.places[mine])
+            found.update(zip(mine.tolist(), table.to_pylist(), strict=True))
+        yield from ((row, found[number]) for number, row in enumerate(self.rows.tolist()))
+
+
+class PublishTask(NamedTuple):
     """A staged part to publish, with what the look over all parts decided, row by row.
 
-    ``addenda`` maps a row to the staged files and rows whose text is appended to it; ``named_by`` has, for each file of
-    staged reports that name patients of this part, the rows here and the rows there.
+    Reports give their text (``addenda``), or the patient of their study (``named_by``).
     """
 
     path: str
     verdicts: npt.NDArray[np.int8]
     splits: SplitNumbers
-    addenda: dict[int, list[tuple[str, int]]]
-    named_by: list[tuple[str, Numbers, Numbers]]
+    addenda: Given
+    named_by: Given
 
 
-def _tasks(
+def plan_publishing(
     staging: Location, pieces: Mapping[DatasetSchema, Sequence[dict[str, Any]]], shares: SplitShares
-) -> dict[DatasetSchema, list[_Task]]:
+) -> dict[DatasetSchema, list[PublishTask]]:
     """Look over all parts, and return what workers need to publish them."""
     staged = {
         schema: [
@@ -229,19 +257,10 @@ def _tasks(
     }
     look = Look(staged[REPORTS], staged[IMAGES])
     decided = look_over(look, shares.model_dump())
-    addenda: dict[int, dict[int, list[tuple[str, int]]]] = {}
-    for number, appended in decided.addenda.items():
-        at, row = look.place(number)
-        places = [look.place(one) for one in appended]
-        addenda.setdefault(at, {})[row] = [(look.parts[there].path, place) for there, place in places]
     tasks = []
-    for number, (part, begin, end) in enumerate(zip(look.parts, look.begins, look.begins[1:], strict=False)):
-        mine = slice(begin, end)
-        here = np.flatnonzero(decided.named_by[mine] >= 0)
-        named_by = [
-            (look.parts[at].path, here[held], rows) for at, held, rows in look.places(decided.named_by[mine][here])
-        ]
-        tasks.append(_Task(part.path, decided.verdicts[mine], decided.splits[mine], addenda.get(number, {}), named_by))
+    for part, begin, end in zip(look.parts, look.begins.tolist(), look.begins[1:].tolist(), strict=False):
+        given = (Given.of(look, begin, pairs.within(begin, end)) for pairs in (decided.addenda, decided.named_by))
+        tasks.append(PublishTask(part.path, decided.verdicts[begin:end], decided.splits[begin:end], *given))
     cut = len(staged[REPORTS])
     return {schema: found for schema, found in ((REPORTS, tasks[:cut]), (IMAGES, tasks[cut:])) if found}
 
@@ -252,7 +271,7 @@ _REFUSED_BECAUSE = {
 }
 
 
-def _publish_part(part: _Task, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
+def _publish_part(part: PublishTask, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
     file = staging / schema.name / part.path
     table = decode_shard(file.read_bytes(), file, schema)
     refused_file = staging / f"{schema.name}_rejected" / part.path
@@ -260,8 +279,8 @@ def _publish_part(part: _Task, *, run: Location, staging: Location, schema: Data
     refused = pa.concat_tables([refused, _refused_rows(table.column(0), part.verdicts, schema)])
     table = _set_column(table, "patient_id", _patients(table, part.named_by, staging))
     table = _set_column(table, "split", pa.array(np.array(SPLITS)[part.splits], pa.string()))
-    if part.addenda:
-        table = _with_addenda(table, part.addenda, staging / schema.name, schema)
+    if len(part.addenda.rows):
+        table = _with_addenda(table, part.addenda, staging)
     table = table.filter(pa.array(part.verdicts == Verdict.STANDS))
     return {
         "shard": write_shard(run, f"{schema.name}/{part.path}", schema, table).model_dump(),
@@ -288,15 +307,12 @@ def _refused_rows(ids: pa.ChunkedArray, verdicts: npt.NDArray[np.int8], schema: 
     return REJECTED.from_rows(rows)
 
 
-def _patients(table: pa.Table, named_by: list[tuple[str, Numbers, Numbers]], staging: Location) -> pa.Array:
+def _patients(table: pa.Table, named_by: Given, staging: Location) -> pa.Array:
     """Return each row's patient: its own, or the one whom the report of its study names."""
     patients, studies = table["patient_id"].to_pylist(), table["study_id"].to_pylist()
-    for path, rows, places in named_by:
-        file = staging / REPORTS.name / path
-        reports = decode_shard(file.read_bytes(), file, REPORTS, ["study_id", "patient_id"]).take(places)
-        for row, study, patient in zip(rows, *(column.to_pylist() for column in reports.columns), strict=True):
-            if studies[row] == study:  # else their keys were equal by chance
-                patients[row] = patient
+    for row, report in named_by.read(staging, ["study_id", "patient_id"]):
+        if studies[row] == report["study_id"]:  # else their keys were equal by chance
+            patients[row] = report["patient_id"]
     return pa.array(patients, pa.string())
 
 
@@ -304,23 +320,16 @@ def _set_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, column)
 
 
-def _with_addenda(
-    table: pa.Table, addenda: dict[int, list[tuple[str, int]]], staged: Location, schema: DatasetSchema
-) -> pa.Table:
+def _with_addenda(table: pa.Table, addenda: Given, staging: Location) -> pa.Table:
     """Append the text of addenda to their reports, with their sections."""
-    sources = {
-        path: decode_shard((staged / path).read_bytes(), staged / path, schema, ["text", "sections"])
-        for path in sorted({path for places in addenda.values() for path, _ in places})
-    }
     texts, sections = table["text"].to_pylist(), table["sections"].to_pylist()
-    for row, places in addenda.items():
-        for path, number in places:
-            shift = len(texts[row]) + 2
-            texts[row] += "\n\n" + sources[path]["text"][number].as_py()
-            sections[row] += [
-                {"name": one["name"], "start": one["start"] + shift, "end": one["end"] + shift}
-                for one in sources[path]["sections"][number].as_py()
-            ]
+    for row, addendum in addenda.read(staging, ["text", "sections"]):
+        shift = len(texts[row]) + 2
+        texts[row] += "\n\n" + addendum["text"]
+        sections[row] += [
+            {"name": one["name"], "start": one["start"] + shift, "end": one["end"] + shift}
+            for one in addendum["sections"]
+        ]
     for name, values in (("text", texts), ("sections", sections)):
-        table = _set_column(table, name, pa.array(values, schema.columns.field(name).type))
+        table = _set_column(table, name, pa.array(values, REPORTS.columns.field(name).type))
     return table

@@ -17,16 +17,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from medfilip.core.errors import ErrorCode
-from medfilip.core.links import connected, repeated
+from medfilip.core.links import among, connected, repeated
 from medfilip.reports.splits import SplitNumbers, assign_splits
 from medfilip.storage.location import Location
 from pipelines.row_index import KEYS, IndexRow, RowKeys, decide_reports, find_duplicates, read_keys, read_rows
 
-_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 5_000
 """Rows whose ids are held as Python objects at a time; more if what belongs together is more."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads the bits of one key before another is added to it
 
 Numbers = npt.NDArray[np.int64]
+_NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 class Verdict(IntEnum):
@@ -78,18 +79,24 @@ class Look:
         for part, first, begin, end in zip(self.parts, self.begins, bounds, bounds[1:], strict=False):
             if begin < end:
                 yield read_rows(part.file, numbers[begin:end] - first)
+                pa.default_memory_pool().release_unused()  # else few rows that are kept hold on to all that were read
 
-    def place(self, number: int) -> tuple[int, int]:
-        """Return the part of a row, and its row there."""
-        part = int(np.searchsorted(self.begins, number, side="right")) - 1
-        return part, number - int(self.begins[part])
-
-    def places(self, numbers: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
-        """Yield for each part that holds any of some rows: its number, which of them it holds, and their rows in it."""
+    def places(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
+        """Return for each of some rows its part, and its row there."""
         parts = np.searchsorted(self.begins, numbers, side="right") - 1
-        for part in np.unique(parts):
-            held = np.flatnonzero(parts == part)
-            yield int(part), held, numbers[held] - self.begins[part]
+        return parts, numbers - self.begins[parts]
+
+
+class Pairs(NamedTuple):
+    """Rows, ascending, and reports that give them something."""
+
+    rows: Numbers
+    others: Numbers
+
+    def within(self, begin: int, end: int) -> Pairs:
+        """Return the pairs of the rows in a range."""
+        first, after = np.searchsorted(self.rows, (begin, end))
+        return Pairs(self.rows[first:after], self.others[first:after])
 
 
 @dataclass
@@ -101,56 +108,55 @@ class Decided:
     verdicts
         `Verdict` of each row.
     addenda
-        Row → the addenda that are appended to it, in order.
+        Rows with the addenda that are appended to them, in order.
     named_by
-        For each row the report that names its patient, or -1 if it does so itself.
+        Rows whose patient another row names, with that row.
     splits
         Number of each row's split (`medfilip.reports.splits.SPLITS`).
     """
 
     verdicts: npt.NDArray[np.int8]
-    addenda: dict[int, list[int]]
-    named_by: Numbers
+    addenda: Pairs
+    named_by: Pairs
     splits: SplitNumbers
 
 
 def look_over(look: Look, shares: Mapping[str, float]) -> Decided:
-    """Decide on all rows; ``shares`` are those of the splits."""
-    named_by = _named_by(look)
-    verdicts, addenda = np.zeros(len(look.keys), np.int8), {}
+    """Decide on all rows; ``shares`` are those of the splits. Rows of ``look`` take the patient that others name."""
+    named = _named_by(look)
+    for name in ("patient", "draw"):
+        look.keys[name][named.rows] = look.keys[name][named.others]
+    verdicts, addenda = np.zeros(len(look.keys), np.int8), [_NO_PAIRS]
     for rows in _batches(look, _questionable_reports(look)):
         decisions = decide_reports(rows)
         for number, code in decisions.refused.items():
             verdicts[number] = _VERDICTS[code]
         verdicts[list(decisions.merged)] = Verdict.MERGED
-        addenda.update(decisions.addenda)
+        found = [(row, addendum) for row, appended in decisions.addenda.items() for addendum in appended]
+        addenda.append(np.array(found, np.int64).reshape(-1, 2))
     for rows in _batches(look, _questionable_images(look)):
         verdicts[find_duplicates(rows)] = Verdict.DUPLICATE
-    return Decided(verdicts, addenda, named_by, _splits(look, named_by, shares))
+    keys = look.keys
+    splits = assign_splits(keys["patient"], (keys["study"], keys["content"]), keys["draw"], shares, keys["stated"])
+    pairs = np.concatenate(addenda)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    return Decided(verdicts, Pairs(*pairs.T), named, splits)
 
 
-def _named_by(look: Look) -> Numbers:
-    """Find whose report names a row's patient: the last report of its study.
+def _named_by(look: Look) -> Pairs:
+    """Find rows whose patient another row names, and which: the last report of their study.
 
     Many de-identified images name no patient: then their study's report says whose they are.
     """
     studies, patients = look.keys["study"], look.keys["patient"]
     if not look.reports:
-        return np.full(len(studies), -1, np.int64)
-    # Of the reversed rows the first of each study is found.
-    known, lasts = np.unique(studies[: look.reports][::-1], return_index=True)
-    lasts = look.reports - 1 - lasts
-    at = np.minimum(np.searchsorted(known, studies), len(known) - 1)
-    named_by = np.where(known[at] == studies, lasts[at], -1)
-    named_by[patients[named_by] == patients] = -1  # where there is none, the last row is looked at in vain
-    return named_by
-
-
-def _splits(look: Look, named_by: Numbers, shares: Mapping[str, float]) -> SplitNumbers:
-    keys = look.keys
-    named = np.where(named_by < 0, np.arange(len(keys)), named_by)
-    links = (keys["study"], keys["content"])
-    return assign_splits(keys["patient"][named], links, keys["draw"][named], shares, keys["stated"])
+        return Pairs(*_NO_PAIRS.T)
+    # Of the reversed reports the first of each study is found.
+    known, reversed_rows = np.unique(studies[: look.reports][::-1], return_index=True)
+    reported, places = among(studies, known)
+    rows, lasts = np.flatnonzero(reported), look.reports - 1 - reversed_rows[places]
+    differs = patients[rows] != patients[lasts]
+    return Pairs(rows[differs], lasts[differs])
 
 
 def _questionable_reports(look: Look) -> Numbers:
@@ -158,7 +164,8 @@ def _questionable_reports(look: Look) -> Numbers:
     keys = look.keys[: look.reports]
     asks = repeated(keys["study"]) & (repeated(_of_study(keys)) | ~keys["plain"])
     asks |= repeated(keys["row_id"])
-    return np.flatnonzero(np.isin(keys["study"], keys["study"][asks]))
+    studies = np.unique(keys["study"][asks])
+    return np.flatnonzero(among(keys["study"], studies)[0]) if len(studies) else np.empty(0, np.int64)
 
 
 def _questionable_images(look: Look) -> Numbers:

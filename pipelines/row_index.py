@@ -130,7 +130,7 @@ def read_rows(file: Location, rows: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def _read(file: Location, columns: list[str]) -> pa.Table:
-    return pq.read_table(pa.BufferReader(file.read_bytes()), schema=_SCHEMA, columns=columns)
+    return pq.read_table(pa.BufferReader(file.read_bytes()), schema=_SCHEMA, columns=columns, use_threads=False)
 
 
 def find_duplicates(rows: Rows) -> list[int]:

@@ -28,6 +28,13 @@ def repeated(keys: Keys) -> npt.NDArray[np.bool_]:
     return found
 
 
+def among(keys: Keys, known: Keys) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return which keys are among known ones (sorted, distinct, at least one), and at which place each of these is."""
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    found = np.asarray(known[places] == keys, np.bool_)
+    return found, places[found]
+
+
 def connected(columns: Sequence[Keys]) -> npt.NDArray[np.int32]:
     """Group rows that are linked, directly or through others, by a common key of any column.
 
@@ -39,14 +46,19 @@ def connected(columns: Sequence[Keys]) -> npt.NDArray[np.int32]:
     Returns
     -------
     array of int32
-        For each row the number of its group, from 0 on without gaps.
+        For each row the number of its group, from 0 on without gaps, in the order of their first rows.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = [neighbours(column) for column in columns]
-    first, second = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
     rows = len(columns[0])
-    graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(rows, rows))
+    links = _links(columns)
+    graph = coo_array((np.ones(len(links[0]), np.bool_), links), shape=(rows, rows))
+    del links
     _, groups = connected_components(graph, directed=False)
     return np.asarray(groups, np.int32)
+
+
+def _links(columns: Sequence[Keys]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    firsts, seconds = zip(*map(neighbours, columns), strict=True)
+    return np.concatenate(firsts), np.concatenate(seconds)

@@ -17,7 +17,7 @@ import pipelines.row_index
 from medfilip.core.ids import pseudonym
 from medfilip.reports.splits import SPLITS
 from medfilip.storage.location import Location
-from pipelines.look_over import Decided, Look, StagedPart, Verdict, look_over
+from pipelines.look_over import Decided, Look, Pairs, StagedPart, Verdict, look_over
 from pipelines.row_index import KEYS, IndexRow, write_index
 from tests.support.plain_look import PlainLook, plain_look
 
@@ -67,14 +67,20 @@ def as_plain(
     look: Look, decided: Decided, reports: Sequence[list[IndexRow]], images: Sequence[list[IndexRow]]
 ) -> PlainLook:
     every = [row for table in [*reports, *images] for row in table]
-    named = np.where(decided.named_by < 0, np.arange(len(every)), decided.named_by)
+    named = np.arange(len(every))
+    named[decided.named_by.rows] = decided.named_by.others
     assert all(every[by].study == row.study for by, row in zip(named, every, strict=True))
     return PlainLook(
         [Verdict(verdict).name for verdict in decided.verdicts],
-        decided.addenda,
+        appended(decided.addenda),
         [every[number].patient for number in named],
         [SPLITS[number] for number in decided.splits],
     )
+
+
+def appended(addenda: Pairs) -> dict[int, list[int]]:
+    """Return row → its addenda."""
+    return {row: addenda.within(row, row + 1).others.tolist() for row in addenda.rows.tolist()}
 
 
 def flat(tables: Sequence[list[IndexRow]]) -> list[IndexRow]:
@@ -110,7 +116,7 @@ def test_ids_whose_keys_are_equal_by_chance_are_told_apart(
         _, decided = looked(Path(folder), reports, images)
         plain = plain_look(flat(reports), flat(images), KEY, SHARES)
         assert [Verdict(verdict).name for verdict in decided.verdicts] == plain.verdicts
-        assert decided.addenda == plain.addenda
+        assert appended(decided.addenda) == plain.addenda
 
 
 def test_a_row_is_held_in_few_bytes() -> None:
@@ -120,8 +126,6 @@ def test_a_row_is_held_in_few_bytes() -> None:
 def test_places_are_found_across_empty_parts(tmp_path: Path) -> None:
     one = [IndexRow(name, "ab" * 10, "cd" * 10, "ef" * 32, None) for name in "xy"]
     look, _ = looked(tmp_path, [[], one, []], [one[:1]])
-    assert [look.place(number) for number in range(3)] == [(1, 0), (1, 1), (3, 0)]
-    (first, second) = look.places(np.array([2, 0]))
-    assert (first[0], first[1].tolist(), first[2].tolist()) == (1, [1], [0])
-    assert (second[0], second[1].tolist(), second[2].tolist()) == (3, [0], [0])
+    parts, rows = look.places(np.array([2, 0, 1]))
+    assert (parts.tolist(), rows.tolist()) == ([3, 1, 1], [0, 0, 1])
     assert [table["row_id"].to_pylist() for table in look.rows(np.array([1, 2]))] == [["y"], ["x"]]
