@@ -2,7 +2,8 @@
 
 Of every row it holds 64-bit keys. Equal keys choose the rows about which something may have to be decided, and the
 decisions are made on the ids of those rows themselves (`pipelines.row_index`): that two keys are equal by chance costs
-a needless look. Only a split is drawn by keys alone: two patients whose keys are equal by chance share a split.
+a needless look. Only splits are drawn by keys alone: among ten million patients two have equal keys by chance in one of
+some 300,000 corpora, and then they share a split.
 """
 
 from __future__ import annotations

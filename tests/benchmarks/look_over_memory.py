@@ -28,7 +28,9 @@ import psutil
 from medfilip.core.ids import pseudonym
 from medfilip.storage.location import Location
 from medfilip.storage.schemas import IMAGES, REPORTS
+from pipelines.images import FILES_PER_PART
 from pipelines.ingest import SplitShares, plan_publishing
+from pipelines.reports import PIECE_ROWS
 from pipelines.row_index import IndexRow, write_index
 from tests.benchmarks.environment import write_result
 
@@ -37,7 +39,6 @@ _STUDIES_OF_PATIENT = 3
 _ADDENDA = 0.05
 _SHARED_TEXTS, _TEMPLATES = 0.25, 0.01
 _EVERY_S = 0.005
-_REPORTS_OF_PIECE, _IMAGES_OF_PIECE = 20_000, 2_000
 
 
 def make_reports(count: int, seed: int) -> Iterator[IndexRow]:
@@ -140,8 +141,8 @@ def measure(reports: int, seed: int, *, images: bool) -> dict[str, Any]:
     """Make the indexes of a corpus, and look over them in another process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pieces, studies = write_pieces(folder, "reports", make_reports(reports, seed), _REPORTS_OF_PIECE)
-        found = write_pieces(folder, "images", make_images(studies), _IMAGES_OF_PIECE)[0] if images else []
+        pieces, studies = write_pieces(folder, "reports", make_reports(reports, seed), PIECE_ROWS)
+        found = write_pieces(folder, "images", make_images(studies), FILES_PER_PART)[0] if images else []
         (folder / "pieces.json").write_text(json.dumps({"reports": pieces, "images": found}), encoding="utf-8")
         program = [sys.executable, "-m", "tests.benchmarks.look_over_memory", "--look", name]
         ended = subprocess.run(program, check=True, capture_output=True, text=True)
