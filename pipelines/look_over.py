@@ -80,7 +80,7 @@ class Look:
         for part, first, begin, end in zip(self.parts, self.begins, bounds, bounds[1:], strict=False):
             if begin < end:
                 yield read_rows(part.file, numbers[begin:end] - first)
-                pa.default_memory_pool().release_unused()  # else few rows that are kept hold on to all that were read
+                _give_back()
 
     def places(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
         """Return for each of some rows its part, and its row there."""
@@ -150,12 +150,14 @@ def _named_by(look: Look) -> Pairs:
     Many de-identified images name no patient: then their study's report says whose they are.
     """
     studies, patients = look.keys["study"], look.keys["patient"]
-    if not look.reports:
+    shared = np.flatnonzero(repeated(studies))  # a row that is alone in its study names its patient itself
+    reports = shared[shared < look.reports]
+    if not len(reports):
         return Pairs(*_NO_PAIRS.T)
     # Of the reversed reports the first of each study is found.
-    known, reversed_rows = np.unique(studies[: look.reports][::-1], return_index=True)
-    reported, places = among(studies, known)
-    rows, lasts = np.flatnonzero(reported), look.reports - 1 - reversed_rows[places]
+    known, reversed_places = np.unique(studies[reports][::-1], return_index=True)
+    reported, places = among(studies[shared], known)
+    rows, lasts = shared[reported], reports[len(reports) - 1 - reversed_places[places]]
     differs = patients[rows] != patients[lasts]
     return Pairs(rows[differs], lasts[differs])
 
@@ -194,3 +196,10 @@ def _batches(look: Look, numbers: Numbers) -> Iterator[dict[int, IndexRow]]:
         columns = (column.to_pylist() for column in table.take(held).columns)
         yield dict(zip(numbers[held].tolist(), map(IndexRow._make, zip(*columns, strict=True)), strict=True))
         begin = end
+    del table
+    _give_back()
+
+
+def _give_back() -> None:
+    """Give memory that Arrow keeps for later back to the system: few rows that stay hold on to all that were read."""
+    pa.default_memory_pool().release_unused()
