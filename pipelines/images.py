@@ -97,7 +97,7 @@ def ingest_images(
                 rejected.append({"id": image_id, "stage": "ingest", "code": error.code, "message": error.message})
     path = f"part-{part.number:05d}.parquet"
     write_shard(staging / "images", path, IMAGES, IMAGES.from_rows(rows))
-    write_index(staging / f"images_index/{path}", map(_index_row, rows))
+    write_index(staging / f"images_index/{path}", map(_index_row, rows), key)
     write_shard(staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
     return {"path": path, "rows": len(rows), "rejected": len(rejected)}
 

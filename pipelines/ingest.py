@@ -7,10 +7,12 @@ texts or pixels) draws the splits and finds duplicates; then each staged part be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
@@ -24,7 +26,7 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.reports.columns import Columns
 from medfilip.reports.corpora import CorpusKind, CorpusPart, corpus_fingerprint, plan_corpus
 from medfilip.reports.report import Doubt
-from medfilip.reports.splits import assign_splits
+from medfilip.reports.splits import SPLITS, SplitNumbers
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
 from medfilip.storage.run import Run, open_run
@@ -32,8 +34,8 @@ from medfilip.storage.schemas import IMAGES, REJECTED, REPORTS, DatasetSchema
 from medfilip.storage.shards import decode_shard, write_shard
 from pipelines.images import PHANTOM, ImageFiles, ingest_images, list_images, plan_images, rejected_rows
 from pipelines.job import JobSettings, Outcome, job_spec
+from pipelines.look_over import Look, Numbers, Pairs, StagedPart, Verdict, look_over
 from pipelines.reports import ingest_reports
-from pipelines.row_index import Decisions, IndexRow, decide_reports, find_duplicates, read_index
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
 
@@ -126,7 +128,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     ingest.staging, "images", stage_images, plan_images(folder, files.names) if folder else []
                 )
             with ingest.stage("publish"):
-                _publish(ingest, reports, images, key, settings.split, files.others)
+                _publish(ingest, reports, images, settings.split, files.others)
     return _outcome(ingest)
 
 
@@ -169,44 +171,25 @@ def _publish(
     ingest: Run,
     reports: list[dict[str, Any]],
     images: list[dict[str, Any]],
-    key: bytes,
     shares: SplitShares,
     other_files: int,
 ) -> None:
-    staging = ingest.staging
-    paths = {
-        REPORTS.name: [piece["path"] for part in reports for piece in part["pieces"]],
-        IMAGES.name: [part["path"] for part in images],
-    }
-    index = {name: [read_index(staging / f"{name}_index/{path}") for path in paths[name]] for name in paths}
-    # Many de-identified images name no patient: then their study's report says whose they are.
-    patient_of = {row.study: row.patient for table in index[REPORTS.name] for row in table}
-    for tables in index.values():
-        for table in tables:
-            table[:] = [row._replace(patient=patient_of.get(row.study, row.patient)) for row in table]
-    rows = [row for tables in index.values() for table in tables for row in table]
-    splits = assign_splits(
-        key,
-        ((row.patient, (row.content, f"study:{row.study}")) for row in rows),
-        shares.model_dump(),
-        ((row.patient, row.split) for row in rows if row.split),
-    )
+    pieces = {REPORTS: [piece for part in reports for piece in part["pieces"]], IMAGES: images}
+    tasks = plan_publishing(ingest.staging, pieces, shares)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "rejected": []}
-    for schema in (REPORTS, IMAGES):
+    for schema, staged in tasks.items():
         name = schema.name
-        if not paths[name]:
-            continue
-        staged = _staged_parts(schema, paths[name], index[name], splits)
-        publish = partial(_publish_part, run=ingest.location, staging=staging, schema=schema)
-        for record in map_parts(staging, f"publish_{name}", publish, staged):
+        publish = partial(_publish_part, run=ingest.location, staging=ingest.staging, schema=schema)
+        for record in map_parts(ingest.staging, f"publish_{name}", publish, staged):
             shards[name].append(Shard(**record["shard"]))
             shards["rejected"].append(Shard(**record["rejected_shard"]))
             counts.update({name: record["shard"]["rows"]} | record["splits"])
             rejected.update(record["rejected"])
             counts[f"synthetic_{name}"] += record["synthetic"]
-        counts.update({"addenda_merged": merged} if (merged := sum(len(part.merged) for part in staged)) else {})
+        merged = sum(int((part.verdicts == Verdict.MERGED).sum()) for part in staged)
+        counts.update({"addenda_merged": merged} if merged else {})
     if not any(shard.rows for name in ("reports", "images") for shard in shards[name]):
         raise MedfilipError(
             ErrorCode.INPUT_EMPTY,
@@ -219,65 +202,86 @@ def _publish(
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)
 
 
-class _StagedPart(NamedTuple):
-    """A staged part with what the look over all parts decided: rows to refuse or merge; patient and split of every row.
+class Given(NamedTuple):
+    """Rows of a part, and for each the staged report that gives it something: place of its file in ``paths``, and row.
 
-    ``addenda`` maps a row to the staged files and rows whose text is appended to it.
+    Rows ascend; what is given to one row stands in order.
+    """
+
+    rows: Numbers
+    paths: list[str]
+    files: Numbers
+    places: Numbers
+
+    @classmethod
+    def of(cls, look: Look, begin: int, pairs: Pairs) -> Given:
+        """Return what is given to the rows of a part that begins at a number."""
+        parts, places = look.places(pairs.others)
+        held, files = np.unique(parts, return_inverse=True)
+        return cls(pairs.rows - begin, [look.parts[part].path for part in held], files, places)
+
+    def read(self, staging: Location, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each row with the columns of the report that gives."""
+        found: dict[int, dict[str, Any]] = {}
+        for number, path in enumerate(self.paths):
+            mine = np.flatnonzero(self.files == number)
+            file = staging / REPORTS.name / path
+            table = decode_shard(file.read_bytes(), file, REPORTS, columns).take(self.places[mine])
+            found.update(zip(mine.tolist(), table.to_pylist(), strict=True))
+        yield from ((row, found[number]) for number, row in enumerate(self.rows.tolist()))
+
+
+class PublishTask(NamedTuple):
+    """A staged part to publish, with what the look over all parts decided, row by row.
+
+    Reports give their text (``addenda``), or the patient of their study (``named_by``).
     """
 
     path: str
-    refused: dict[int, ErrorCode]
-    addenda: dict[int, list[tuple[str, int]]]
-    merged: frozenset[int]
-    patients: list[str]
-    splits: list[str]
+    verdicts: npt.NDArray[np.int8]
+    splits: SplitNumbers
+    addenda: Given
+    named_by: Given
 
 
-def _staged_parts(
-    schema: DatasetSchema, paths: list[str], tables: list[list[IndexRow]], splits: dict[str, str]
-) -> list[_StagedPart]:
-    if schema is REPORTS:
-        decisions = decide_reports(tables)
-    else:
-        repeated = find_duplicates(tables)
-        decisions = [Decisions(dict.fromkeys(rows, ErrorCode.IMAGE_DUPLICATE)) for rows in repeated]
-    return [
-        _StagedPart(
-            path,
-            decided.refused,
-            {row: [(paths[at], number) for at, number in places] for row, places in decided.addenda.items()},
-            frozenset(decided.merged),
-            [row.patient for row in table],
-            [splits[row.patient] for row in table],
-        )
-        for path, table, decided in zip(paths, tables, decisions, strict=True)
-    ]
+def plan_publishing(
+    staging: Location, pieces: Mapping[DatasetSchema, Sequence[dict[str, Any]]], shares: SplitShares
+) -> dict[DatasetSchema, list[PublishTask]]:
+    """Look over all parts, and return what workers need to publish them."""
+    staged = {
+        schema: [
+            StagedPart(piece["path"], staging / f"{schema.name}_index/{piece['path']}", piece["rows"])
+            for piece in pieces[schema]
+        ]
+        for schema in pieces
+    }
+    look = Look(staged[REPORTS], staged[IMAGES])
+    decided = look_over(look, shares.model_dump())
+    tasks = []
+    for part, begin, end in zip(look.parts, look.begins.tolist(), look.begins[1:].tolist(), strict=False):
+        given = (Given.of(look, begin, pairs.within(begin, end)) for pairs in (decided.addenda, decided.named_by))
+        tasks.append(PublishTask(part.path, decided.verdicts[begin:end], decided.splits[begin:end], *given))
+    cut = len(staged[REPORTS])
+    return {schema: found for schema, found in ((REPORTS, tasks[:cut]), (IMAGES, tasks[cut:])) if found}
 
 
 _REFUSED_BECAUSE = {
-    ErrorCode.REPORT_DUPLICATE: "An earlier row has the same id, or the same content in the same study.",
-    ErrorCode.IMAGE_DUPLICATE: "An earlier row has the same id, or the same content in the same study.",
-    ErrorCode.SUPERSEDED: "A corrected, final or later report of the same study or id stands in its place.",
+    Verdict.DUPLICATE: "An earlier row has the same id, or the same content in the same study.",
+    Verdict.SUPERSEDED: "A corrected, final or later report of the same study or id stands in its place.",
 }
 
 
-def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
+def _publish_part(part: PublishTask, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
     file = staging / schema.name / part.path
     table = decode_shard(file.read_bytes(), file, schema)
     refused_file = staging / f"{schema.name}_rejected" / part.path
     refused = decode_shard(refused_file.read_bytes(), refused_file, REJECTED)
-    ids = table.column(0).to_pylist()
-    extra: list[dict[str, object]] = [
-        {"id": ids[row], "stage": "ingest", "code": code, "message": _REFUSED_BECAUSE[code]}
-        for row, code in sorted(part.refused.items())
-    ]
-    refused = pa.concat_tables([refused, REJECTED.from_rows(extra)])
-    for name, values in (("patient_id", part.patients), ("split", part.splits)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
-    if part.addenda:
-        table = _with_addenda(table, part.addenda, staging / schema.name, schema)
-    gone = part.refused.keys() | part.merged
-    table = table.filter(pa.array([row not in gone for row in range(table.num_rows)], pa.bool_()))
+    refused = pa.concat_tables([refused, _refused_rows(table.column(0), part.verdicts, schema)])
+    table = _set_column(table, "patient_id", _patients(table, part.named_by, staging))
+    table = _set_column(table, "split", pa.array(np.array(SPLITS)[part.splits], pa.string()))
+    if len(part.addenda.rows):
+        table = _with_addenda(table, part.addenda, staging)
+    table = table.filter(pa.array(part.verdicts == Verdict.STANDS))
     return {
         "shard": write_shard(run, f"{schema.name}/{part.path}", schema, table).model_dump(),
         "rejected_shard": write_shard(run, f"rejected/{schema.name}-{part.path}", REJECTED, refused).model_dump(),
@@ -289,24 +293,43 @@ def _publish_part(part: _StagedPart, *, run: Location, staging: Location, schema
     }
 
 
-def _with_addenda(
-    table: pa.Table, addenda: dict[int, list[tuple[str, int]]], staged: Location, schema: DatasetSchema
-) -> pa.Table:
-    """Append the text of addenda to their reports, with their sections."""
-    sources = {
-        path: decode_shard((staged / path).read_bytes(), staged / path, schema, ["text", "sections"])
-        for path in sorted({path for places in addenda.values() for path, _ in places})
+def _refused_rows(ids: pa.ChunkedArray, verdicts: npt.NDArray[np.int8], schema: DatasetSchema) -> pa.Table:
+    codes = {
+        Verdict.DUPLICATE: ErrorCode.REPORT_DUPLICATE if schema is REPORTS else ErrorCode.IMAGE_DUPLICATE,
+        Verdict.SUPERSEDED: ErrorCode.SUPERSEDED,
     }
+    rows: list[dict[str, object]] = []
+    for row in np.flatnonzero(np.isin(verdicts, list(codes))).tolist():
+        verdict = Verdict(verdicts[row])
+        rows.append(
+            {"id": ids[row].as_py(), "stage": "ingest", "code": codes[verdict], "message": _REFUSED_BECAUSE[verdict]}
+        )
+    return REJECTED.from_rows(rows)
+
+
+def _patients(table: pa.Table, named_by: Given, staging: Location) -> pa.Array:
+    """Return each row's patient: its own, or the one whom the report of its study names."""
+    patients, studies = table["patient_id"].to_pylist(), table["study_id"].to_pylist()
+    for row, report in named_by.read(staging, ["study_id", "patient_id"]):
+        if studies[row] == report["study_id"]:  # else their keys were equal by chance
+            patients[row] = report["patient_id"]
+    return pa.array(patients, pa.string())
+
+
+def _set_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def _with_addenda(table: pa.Table, addenda: Given, staging: Location) -> pa.Table:
+    """Append the text of addenda to their reports, with their sections."""
     texts, sections = table["text"].to_pylist(), table["sections"].to_pylist()
-    for row, places in addenda.items():
-        for path, number in places:
-            shift = len(texts[row]) + 2
-            texts[row] += "\n\n" + sources[path]["text"][number].as_py()
-            sections[row] += [
-                {"name": one["name"], "start": one["start"] + shift, "end": one["end"] + shift}
-                for one in sources[path]["sections"][number].as_py()
-            ]
+    for row, addendum in addenda.read(staging, ["text", "sections"]):
+        shift = len(texts[row]) + 2
+        texts[row] += "\n\n" + addendum["text"]
+        sections[row] += [
+            {"name": one["name"], "start": one["start"] + shift, "end": one["end"] + shift}
+            for one in addendum["sections"]
+        ]
     for name, values in (("text", texts), ("sections", sections)):
-        column = pa.array(values, schema.columns.field(name).type)
-        table = table.set_column(table.column_names.index(name), name, column)
+        table = _set_column(table, name, pa.array(values, REPORTS.columns.field(name).type))
     return table

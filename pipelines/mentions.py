@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from medfilip.core.ids import hash64
-from medfilip.findings.resolve import resolve_report
+from medfilip.core.ids import hash64_each
+from medfilip.findings.resolve_table import resolve_mentions
 from medfilip.reports.sentences import normal_form
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard
@@ -60,9 +60,9 @@ def _mentions_of_shard(
     mentions, resolved, with_findings = [MENTIONS.empty()], [RESOLVED_FINDINGS.empty()], 0
     for some, stands in _slices(reports, occurrences):
         mentions.append(mentions_of(stands, lookup, some))
-        findings, held = _resolve(mentions[-1])
-        resolved.append(findings)
-        with_findings += held
+        with collector_paused():
+            resolved.append(resolve_mentions(mentions[-1]))
+        with_findings += pc.count_distinct(mentions[-1]["report_id"]).as_py()
     tables = {MENTIONS: pa.concat_tables(mentions), RESOLVED_FINDINGS: pa.concat_tables(resolved)}
     shards = {
         schema.name: write_shard(run, f"{schema.name}/{name}", schema, table).model_dump()
@@ -79,16 +79,6 @@ def _slices(reports: pa.Table, occurrences: pa.Table) -> Iterator[tuple[pa.Table
     for start in range(0, reports.num_rows, REPORTS_AT_ONCE):
         begin, end = np.searchsorted(owner, [start, start + REPORTS_AT_ONCE])
         yield reports.slice(start, REPORTS_AT_ONCE), occurrences.slice(begin, end - begin)
-
-
-def _resolve(mentions: pa.Table) -> tuple[pa.Table, int]:
-    """Resolve report by report, and return for how many there was anything to resolve."""
-    by_report: dict[str, list[dict[str, Any]]] = {}
-    with collector_paused():
-        for mention in mentions.to_pylist():
-            by_report.setdefault(mention["report_id"], []).append(mention)
-        rows = [finding for found in by_report.values() for finding in resolve_report(found)]
-        return RESOLVED_FINDINGS.from_rows(rows), len(by_report)
 
 
 def mentions_of(occurrences: pa.Table, lookup: pa.Table, reports: pa.Table) -> pa.Table:
@@ -120,10 +110,9 @@ def mentions_of(occurrences: pa.Table, lookup: pa.Table, reports: pa.Table) -> p
         columns["evidence"], parent, occurrences, rows["text"], _words(occurrences, report, reports)
     )
     report_ids = occurrences["report_id"].take(parent)
-    positions = occurrences["position"].take(parent).to_pylist()
-    keys = zip(report_ids.to_pylist(), positions, index.tolist(), strict=True)
+    numbers = (map(str, column) for column in (occurrences["position"].take(parent).to_pylist(), index.tolist()))
     columns |= {
-        "mention_id": pa.array([hash64(name, str(position), str(n)) for name, position, n in keys], pa.int64()),
+        "mention_id": pa.array(hash64_each(report_ids.to_pylist(), *numbers)),
         "report_id": report_ids,
         "study_id": reports["study_id"].take(report.take(parent)),
         "sentence_id": occurrences["sentence_id"].take(parent),

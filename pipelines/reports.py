@@ -23,9 +23,9 @@ PIECE_CHARACTERS = 64 << 20
 class _Pieces:
     """Collects the rows of a part and writes them away piece by piece, under names that only the part decides."""
 
-    def __init__(self, staging: Location, number: int) -> None:
+    def __init__(self, staging: Location, number: int, key: bytes) -> None:
         self.written: list[dict[str, Any]] = []
-        self._staging, self._number = staging, number
+        self._staging, self._number, self._key = staging, number, key
         self._clear()
 
     def _clear(self) -> None:
@@ -57,7 +57,7 @@ class _Pieces:
         name = f"part-{self._number:05d}"
         path = f"{name}-{len(self.written):04d}.parquet" if self.written else f"{name}.parquet"
         write_shard(self._staging / "reports", path, REPORTS, REPORTS.from_rows(self.rows))
-        write_index(self._staging / f"reports_index/{path}", self.index)
+        write_index(self._staging / f"reports_index/{path}", self.index, self._key)
         write_shard(self._staging / "reports_rejected", path, REJECTED, REJECTED.from_rows(self.rejected))
         self.written.append({"path": path, "rows": len(self.rows), "rejected": len(self.rejected)})
         self._clear()
@@ -78,7 +78,7 @@ def ingest_reports(
     Returns the pieces that were written, and how many reports needed which decoding.
     """
     number, part = numbered
-    pieces = _Pieces(staging, number)
+    pieces = _Pieces(staging, number, key)
     decoded: Counter[str] = Counter()
 
     def refuse(report_id: str, code: ErrorCode, message: str) -> None:

@@ -1,30 +1,62 @@
 """What ingest looks at across workers: ids and content hashes of staged rows, never their text or pixels.
 
-Each worker writes the index of its part; one look over all of them draws the splits, finds duplicates, and decides
-which of several reports about one study stands.
+Each worker writes the index of its part: ids, and for each a 64-bit key. The look over all parts
+(`pipelines.look_over`) holds the keys of all rows, and the ids only of those that may be decided here: which of
+several rows are duplicates, and which of several reports about one study stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode
+from medfilip.core.ids import hash64, keyed_fraction
+from medfilip.reports.splits import NO_SPLIT, SPLITS
 from medfilip.storage.location import Location
 
+REPORT = "report"
+
 _TEXT_COLUMNS = ("row_id", "patient", "study", "content", "split", "role")
-_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXT_COLUMNS), ("issued", pa.float64())])
+_KEYED = ("patient", "study", "content")
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXT_COLUMNS),
+        ("issued", pa.float64()),
+        ("row_id_key", pa.int64()),
+        *((f"{name}_key", pa.uint64()) for name in _KEYED),
+        ("draw", pa.float64()),
+    ]
+)
+
+KEYS = np.dtype(
+    [
+        ("row_id", np.int64),
+        ("patient", np.uint64),
+        ("study", np.uint64),
+        ("content", np.uint64),
+        ("draw", np.float64),  # the fraction that the patient's name draws (`medfilip.core.ids.keyed_fraction`)
+        ("stated", np.int8),  # number of the split that the corpus states, or NO_SPLIT
+        ("plain", np.bool_),  # whether its role is that of a report as most are
+    ]
+)
+"""What is held of every row. Keys of patients, studies and contents are in the order of their names."""
+
+RowKeys = npt.NDArray[np.void]
 
 
 class IndexRow(NamedTuple):
     """A staged row.
 
-    ``content`` is a hash of its text or pixels, ``split`` what the corpus itself states; ``role`` and ``issued`` are
-    those of `medfilip.reports.report.RawReport`.
+    ``patient`` and ``study`` are pseudonyms, ``content`` is a hash of its text or pixels in hex, ``split`` what the
+    corpus itself states; ``role`` and ``issued`` are those of `medfilip.reports.report.RawReport`.
     """
 
     row_id: str
@@ -32,65 +64,90 @@ class IndexRow(NamedTuple):
     study: str
     content: str
     split: str | None
-    role: str = "report"
+    role: str = REPORT
     issued: float | None = None
 
 
-Place = tuple[int, int]
-"""Part and row of an index row."""
+Rows = Mapping[int, IndexRow]
+"""Rows by their number among all rows, in the order of the corpus."""
 
 
 @dataclass
 class Decisions:
-    """What the look over all parts decided about the rows of one part.
+    """What was decided about rows, by their numbers.
 
     Attributes
     ----------
     refused
         Row → `ErrorCode.REPORT_DUPLICATE` or `ErrorCode.SUPERSEDED`.
     addenda
-        Row → the places of the addenda that are appended to it, in order.
+        Row → the addenda that are appended to it, in order.
     merged
         Rows that are addenda of another row and have no row of their own.
     """
 
     refused: dict[int, ErrorCode] = field(default_factory=dict)
-    addenda: dict[int, list[Place]] = field(default_factory=dict)
+    addenda: dict[int, list[int]] = field(default_factory=dict)
     merged: set[int] = field(default_factory=set)
 
 
-def write_index(file: Location, rows: Iterable[IndexRow]) -> None:
-    """Write the index of a part, in the order of its rows."""
-    table = pa.Table.from_pylist([row._asdict() for row in rows], schema=_SCHEMA)
+def write_index(file: Location, rows: Iterable[IndexRow], key: bytes) -> None:
+    """Write the index of a part, in the order of its rows, with the project's ``key`` for what patients draw."""
+    columns: dict[str, Any] = {name: [] for name in IndexRow._fields}
+    for row in rows:
+        for name, value in row._asdict().items():
+            columns[name].append(value)
+    columns["row_id_key"] = [hash64(row_id) for row_id in columns["row_id"]]
+    columns |= {f"{name}_key": _first_bits(columns[name]) for name in _KEYED}
+    columns["draw"] = [keyed_fraction(key, patient) for patient in columns["patient"]]
+    table = pa.table(columns, schema=_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     file.write_bytes(sink.getvalue().to_pybytes())
 
 
-def read_index(file: Location) -> list[IndexRow]:
-    """Read the index of a part."""
-    table = pq.read_table(pa.BufferReader(file.read_bytes()), schema=_SCHEMA)
-    return [IndexRow(*row) for row in zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)]
+def _first_bits(digests: list[str]) -> npt.NDArray[np.uint64]:
+    """Return the first 64 bits of digests in hex: as good as another hash of them, and in their order."""
+    return np.frombuffer(bytes.fromhex("".join(digest[:16] for digest in digests)), ">u8").astype(np.uint64)
 
 
-def find_duplicates(parts: list[list[IndexRow]]) -> list[list[int]]:
-    """Return, by part, the rows whose id, or content within their study, an earlier row already has.
+def read_keys(file: Location) -> RowKeys:
+    """Read what is held of every row of a part."""
+    table = _read(file, [*(f"{name}_key" for name in ("row_id", *_KEYED)), "draw", "split", "role"])
+    keys = np.empty(table.num_rows, KEYS)
+    for name in ("row_id", *_KEYED):
+        keys[name] = table[f"{name}_key"].to_numpy()
+    keys["draw"] = table["draw"].to_numpy()
+    stated = pc.index_in(table["split"], value_set=pa.array(SPLITS, pa.string()))
+    keys["stated"] = pc.fill_null(stated, NO_SPLIT).to_numpy()
+    keys["plain"] = pc.equal(table["role"], REPORT).to_numpy()
+    return keys
+
+
+def read_rows(file: Location, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Read some rows of a part: a table with the fields of `IndexRow`."""
+    return _read(file, list(IndexRow._fields)).take(rows)
+
+
+def _read(file: Location, columns: list[str]) -> pa.Table:
+    return pq.read_table(pa.BufferReader(file.read_bytes()), schema=_SCHEMA, columns=columns, use_threads=False)
+
+
+def find_duplicates(rows: Rows) -> list[int]:
+    """Return the rows whose id, or content within their study, an earlier row already has.
 
     The same words about the same patient in another study are no duplicate: a second normal radiograph.
     """
     seen: set[object] = set()
-    repeated: list[list[int]] = []
-    for rows in parts:
-        found: list[int] = []
-        for number, row in enumerate(rows):
-            if row.row_id in seen or (row.study, row.content) in seen:
-                found.append(number)
-            seen.update((row.row_id, (row.study, row.content)))
-        repeated.append(found)
+    repeated: list[int] = []
+    for number, row in rows.items():
+        if row.row_id in seen or (row.study, row.content) in seen:
+            repeated.append(number)
+        seen.update((row.row_id, (row.study, row.content)))
     return repeated
 
 
-def decide_reports(parts: list[list[IndexRow]]) -> list[Decisions]:
+def decide_reports(rows: Rows) -> Decisions:
     """Decide which reports stand where several are about one study.
 
     1. The same content in the same study, or an id that another study has, is a duplicate: the earlier row stays.
@@ -100,73 +157,63 @@ def decide_reports(parts: list[list[IndexRow]]) -> list[Decisions]:
        superseded by any other report of its study. Several other reports of one study all stand.
     4. An addendum is appended to the report with its id, else to the last report of its study; alone, it stands.
     """
-    decisions = [Decisions() for _ in parts]
-    for group in _contested(parts, decisions):
-        _decide_study(parts, decisions, group)
+    decisions = Decisions()
+    for group in _contested(rows, decisions):
+        _decide_study(rows, decisions, group)
     return decisions
 
 
-def _contested(parts: list[list[IndexRow]], decisions: list[Decisions]) -> list[list[Place]]:
+def _contested(rows: Rows, decisions: Decisions) -> list[list[int]]:
     """Refuse duplicates, and return the rows of every study that has more than one left, in the order of the corpus."""
     study_of: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
-    places: dict[str, Place | list[Place]] = {}  # a list only where it is needed: most studies have one report
-    for part, rows in enumerate(parts):
-        for number, row in enumerate(rows):
-            if (row.study, row.content) in seen or study_of.setdefault(row.row_id, row.study) != row.study:
-                decisions[part].refused[number] = ErrorCode.REPORT_DUPLICATE
-                continue
-            seen.add((row.study, row.content))
-            known = places.get(row.study)
-            if known is None:
-                places[row.study] = (part, number)
-            elif isinstance(known, list):
-                known.append((part, number))
-            else:
-                places[row.study] = [known, (part, number)]
-    return [known for known in places.values() if isinstance(known, list)]
+    studies: dict[str, list[int]] = {}
+    for number, row in rows.items():
+        if (row.study, row.content) in seen or study_of.setdefault(row.row_id, row.study) != row.study:
+            decisions.refused[number] = ErrorCode.REPORT_DUPLICATE
+            continue
+        seen.add((row.study, row.content))
+        studies.setdefault(row.study, []).append(number)
+    return [group for group in studies.values() if len(group) > 1]
 
 
-def _decide_study(parts: list[list[IndexRow]], decisions: list[Decisions], group: list[Place]) -> None:
-    rows = {place: parts[place[0]][place[1]] for place in group}
-    if all(row.issued is not None for row in rows.values()):
-        group = sorted(group, key=lambda place: rows[place].issued or 0.0)  # stable: equal times keep their order
+def _decide_study(rows: Rows, decisions: Decisions, group: list[int]) -> None:
+    if all(rows[number].issued is not None for number in group):
+        group = sorted(group, key=lambda number: rows[number].issued or 0.0)  # stable: equal times keep their order
 
-    def supersede(place: Place) -> None:
-        decisions[place[0]].refused[place[1]] = ErrorCode.SUPERSEDED
-        standing.remove(place)
+    def supersede(number: int) -> None:
+        decisions.refused[number] = ErrorCode.SUPERSEDED
+        standing.remove(number)
 
-    standing = [place for place in group if rows[place].role != "addendum"]
-    by_id: dict[str, Place] = {}
-    for place in list(standing):
-        rival = by_id.setdefault(rows[place].row_id, place)
-        if rival != place:
-            loser, by_id[rows[place].row_id] = (
-                (place, rival)
-                if rows[rival].role == "correction" and rows[place].role != "correction"
-                else (rival, place)
+    standing = [number for number in group if rows[number].role != "addendum"]
+    by_id: dict[str, int] = {}
+    for number in list(standing):
+        rival = by_id.setdefault(rows[number].row_id, number)
+        if rival != number:
+            loser, by_id[rows[number].row_id] = (
+                (number, rival)
+                if rows[rival].role == "correction" and rows[number].role != "correction"
+                else (rival, number)
             )
             supersede(loser)
-    for place in [place for place in standing if rows[place].role == "correction"]:
-        others = [other for other in standing if rows[other].role in ("report", "preliminary")]
-        before = [other for other in others if group.index(other) < group.index(place)]
+    for number in [number for number in standing if rows[number].role == "correction"]:
+        others = [other for other in standing if rows[other].role in (REPORT, "preliminary")]
+        before = [other for other in others if group.index(other) < group.index(number)]
         # It says itself that it came later, whatever the order of the corpus.
         if others:
             supersede(before[-1] if before else others[0])
-    for place in [place for place in standing if rows[place].role == "preliminary"]:
+    for number in [number for number in standing if rows[number].role == "preliminary"]:
         if any(rows[other].role != "preliminary" for other in standing):
-            supersede(place)
-    _append_addenda(rows, decisions, standing, [place for place in group if rows[place].role == "addendum"])
+            supersede(number)
+    _append_addenda(rows, decisions, standing, [number for number in group if rows[number].role == "addendum"])
 
 
-def _append_addenda(
-    rows: dict[Place, IndexRow], decisions: list[Decisions], standing: list[Place], addenda: list[Place]
-) -> None:
-    own = {rows[place].row_id: place for place in standing}
-    for place in addenda:
-        base = own.get(rows[place].row_id) or (standing[-1] if standing else None)
+def _append_addenda(rows: Rows, decisions: Decisions, standing: list[int], addenda: list[int]) -> None:
+    own = {rows[number].row_id: number for number in standing}
+    for number in addenda:
+        base = own.get(rows[number].row_id, standing[-1] if standing else None)
         if base is None:
-            own[rows[place].row_id] = place
+            own[rows[number].row_id] = number
             continue
-        decisions[base[0]].addenda.setdefault(base[1], []).append(place)
-        decisions[place[0]].merged.add(place[1])
+        decisions.addenda.setdefault(base, []).append(number)
+        decisions.merged.add(number)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _SEPARATOR = b"\x1f"  # ASCII unit separator: ("ab", "c") and ("a", "bc") must not collide
 
@@ -17,6 +23,17 @@ def hash64(*parts: str) -> int:
     """
     digest = hashlib.blake2b(_SEPARATOR.join(part.encode() for part in parts), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+def hash64_each(*columns: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Hash each row of columns of strings as `hash64` does."""
+    import numpy as np
+
+    separator = _SEPARATOR.decode()
+    digests = (
+        hashlib.blake2b(separator.join(row).encode(), digest_size=8).digest() for row in zip(*columns, strict=True)
+    )
+    return np.frombuffer(b"".join(digests), ">i8").astype(np.int64)
 
 
 def pseudonym(key: bytes, kind: str, value: str) -> str:

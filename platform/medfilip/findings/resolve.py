@@ -25,7 +25,7 @@ _SECTION_RANK = {"addendum": 0, "impression": 1, "findings": 2}
 _CERTAINTY_RANK = {Certainty.PRESENT: 0, Certainty.ABSENT: 1, Certainty.UNCERTAIN: 2}
 _REPEATED_ODDS = 3.0
 _SINGLE_SLOTS = ("severity", "size", "size_mm", "count", "change", "chronicity", "position")
-_LIST_SLOTS = ("sites", "patterns")
+LIST_SLOTS = ("sites", "patterns")
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def _resolve_group(category: str, number: int, group: _Group) -> dict[str, Any]:
         "hedge": leading["hedge"],
         "laterality": group.side,
         **{slot: next((m[slot] for m in agreeing if m[slot] is not None), None) for slot in _SINGLE_SLOTS},
-        **{slot: list(dict.fromkeys(v for m in agreeing for v in m[slot] or ())) for slot in _LIST_SLOTS},
+        **{slot: list(dict.fromkeys(v for m in agreeing for v in m[slot] or ())) for slot in LIST_SLOTS},
         "confidence": _confidence(leading["confidence"], len(agreeing)),
         "mention_ids": sorted(mention["mention_id"] for mention in ranked),
         "conflict": {Certainty.PRESENT, Certainty.ABSENT} <= stated,

@@ -9,7 +9,7 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import canonical_json, fingerprint
-from medfilip.core.ids import hash64, keyed_fraction, new_run_id, pseudonym
+from medfilip.core.ids import hash64, hash64_each, keyed_fraction, new_run_id, pseudonym
 from medfilip.core.secrets import project_key, read_secret
 
 
@@ -17,6 +17,13 @@ def test_hash64_is_frozen_and_keeps_parts_apart() -> None:
     assert hash64("no pneumothorax") == -5592002656591141700
     assert hash64("ab", "c") != hash64("a", "bc")
     assert -(1 << 63) <= hash64("x") < 1 << 63
+
+
+def test_rows_of_columns_are_hashed_as_their_parts() -> None:
+    names, numbers = ["ä", "b", ""], ["1", "", "\x1f"]
+    expected = [hash64(name, number) for name, number in zip(names, numbers, strict=True)]
+    assert hash64_each(names, map(str, numbers)).tolist() == expected
+    assert hash64_each([], []).tolist() == []
 
 
 def test_pseudonyms_depend_on_key_and_kind() -> None:

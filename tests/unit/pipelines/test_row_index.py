@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from medfilip.core.errors import ErrorCode
+from medfilip.core.fingerprint import sha256_bytes
+from medfilip.core.ids import hash64, keyed_fraction, pseudonym
+from medfilip.reports.splits import NO_SPLIT, SPLITS
 from medfilip.storage.location import Location
-from pipelines.row_index import IndexRow, decide_reports, find_duplicates, read_index, write_index
+from pipelines.row_index import IndexRow, decide_reports, find_duplicates, read_keys, read_rows, write_index
 
 
 def row(row_id: str, study: str, content: str, patient: str = "p") -> IndexRow:
     return IndexRow(row_id, patient, study, content, None)
 
 
+def numbered(rows: Iterable[IndexRow]) -> dict[int, IndexRow]:
+    return dict(enumerate(rows))
+
+
 def test_the_later_of_two_equal_ids_or_equal_contents_of_a_study_is_refused() -> None:
-    first = [row("a", "s1", "x"), row("b", "s1", "x")]
-    second = [row("a", "s2", "y"), row("c", "s3", "z")]
-    assert find_duplicates([first, second]) == [[1], [0]]
+    rows = [row("a", "s1", "x"), row("b", "s1", "x"), row("a", "s2", "y"), row("c", "s3", "z")]
+    assert find_duplicates(numbered(rows)) == [1, 2]
 
 
 def test_equal_words_about_one_patient_in_two_studies_are_two_reports() -> None:
-    assert find_duplicates([[row("a", "s1", "normal"), row("b", "s2", "normal")]]) == [[]]
+    assert find_duplicates(numbered([row("a", "s1", "normal"), row("b", "s2", "normal")])) == []
 
 
 def test_an_index_survives_writing(tmp_path: Path) -> None:
-    rows = [row("a", "s", "ü"), IndexRow("b", "p", "s", "y", "test")]
+    patient, study, content = pseudonym(b"k", "patient", "1"), pseudonym(b"k", "study", "1"), sha256_bytes(b"text")
+    rows = [
+        IndexRow("ü", patient, study, content, None),
+        IndexRow("b", patient, study, content, "test", "addendum", 3.0),
+    ]
     file = Location.parse(tmp_path / "index.parquet")
-    write_index(file, rows)
-    assert read_index(file) == rows
-    write_index(file, [])
-    assert read_index(file) == []
+    write_index(file, rows, b"k")
+    assert [IndexRow(**one) for one in read_rows(file, np.array([1, 0])).to_pylist()] == rows[::-1]
+    keys = read_keys(file)
+    assert keys["row_id"].tolist() == [hash64("ü"), hash64("b")]
+    assert keys["patient"].tolist() == [int(patient[:16], 16)] * 2
+    assert keys["content"].tolist() == [int(content[:16], 16)] * 2
+    assert keys["draw"].tolist() == [keyed_fraction(b"k", patient)] * 2
+    assert (keys["stated"].tolist(), keys["plain"].tolist()) == ([NO_SPLIT, SPLITS.index("test")], [True, False])
+    write_index(file, [], b"k")
+    assert len(read_keys(file)) == 0
 
 
-def decided(*rows: IndexRow) -> tuple[dict[int, ErrorCode], dict[int, list[tuple[int, int]]], set[int]]:
-    (found,) = decide_reports([list(rows)])
+def decided(*rows: IndexRow) -> tuple[dict[int, ErrorCode], dict[int, list[int]], set[int]]:
+    found = decide_reports(numbered(rows))
     return found.refused, found.addenda, found.merged
 
 
@@ -64,15 +83,12 @@ def test_a_correction_supersedes_the_report_before_it_and_a_preliminary_one_any_
     assert decided(preliminary)[0] == {}
 
 
-def test_addenda_join_their_report_across_parts_in_order() -> None:
+def test_addenda_join_their_report_in_order() -> None:
     first, second = (row(name, "s", name)._replace(role="addendum") for name in ("x", "y"))
     own = row("a", "s", "own")._replace(role="addendum")
-    decisions = decide_reports([[first, row("a", "s", "1")], [second, own]])
-    assert decisions[0].addenda == {1: [(0, 0), (1, 0), (1, 1)]}
-    assert (decisions[0].merged, decisions[1].merged) == ({0}, {0, 1})
-    assert not decisions[0].refused and not decisions[1].refused
+    assert decided(first, row("a", "s", "1"), second, own) == ({}, {1: [0, 2, 3]}, {0, 2, 3})
 
 
 def test_an_addendum_without_its_report_stands() -> None:
     lone = [row("a", "s", name)._replace(role="addendum") for name in ("x", "y")]
-    assert decided(*lone) == ({}, {0: [(0, 1)]}, {1})
+    assert decided(*lone) == ({}, {0: [1]}, {1})

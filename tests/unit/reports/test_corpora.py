@@ -8,7 +8,6 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.reports.corpora import MAX_REPORT_CHARACTERS, RawReport, RejectedReport, plan_corpus, read_part
-from medfilip.reports.splits import assign_splits
 from medfilip.storage.location import Location
 
 XML = """<eCitation><uId id="CXR7"/><MedlineCitation><Article><Abstract>
@@ -92,17 +91,6 @@ def test_missing_columns_files_and_folders_are_named(tmp_path) -> None:
     assert code(tmp_path)[0] is ErrorCode.SHARD_CORRUPT
 
 
-def test_splits_follow_patients_and_shared_content() -> None:
-    shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
-    groups = [(f"p{number}", [f"h{number}"]) for number in range(2000)]
-    drawn = assign_splits(b"k", groups, shares)
-    assert drawn == assign_splits(b"k", reversed(groups), shares)
-    share = sum(split == "test" for split in drawn.values()) / len(drawn)
-    assert abs(share - 0.2) < 0.03
-    linked = assign_splits(b"k", [*groups, ("p0", ["x"]), ("p1", ["x"]), ("p1", ["y"]), ("p2", ["y"])], shares)
-    assert len({linked["p0"], linked["p1"], linked["p2"]}) == 1
-
-
 def test_a_row_without_an_id_or_with_a_strange_split_is_refused(tmp_path) -> None:
     four = ["a", None, "c", "d"]
     table(
@@ -113,10 +101,3 @@ def test_a_row_without_an_id_or_with_a_strange_split_is_refused(tmp_path) -> Non
     assert isinstance(second, RejectedReport) and second.code is ErrorCode.REPORT_UNREADABLE
     assert isinstance(third, RejectedReport) and third.code is ErrorCode.SPLIT_UNKNOWN
     assert isinstance(fourth, RawReport) and fourth.split is None
-
-
-def test_official_splits_win_and_draw_what_shares_their_content() -> None:
-    shares = {"train": 1.0, "validation": 0.0, "test": 0.0}
-    groups = [("a", ["x"]), ("b", ["x"]), ("c", ["y"]), ("d", ["x"])]
-    drawn = assign_splits(b"k", groups, shares, [("a", "test"), ("d", "train"), ("d", "validation")])
-    assert drawn == {"a": "test", "b": "test", "c": "train", "d": "validation"}
