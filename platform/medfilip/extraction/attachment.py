@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from medfilip.extraction.mention import Mention
 from medfilip.extraction.parsing import (
+    ABNORMAL,
     AND,
     BEARER,
     CHANGE,
@@ -37,6 +38,7 @@ from medfilip.extraction.parsing import (
     Sentence,
     bits,
 )
+from medfilip.findings.finding import Certainty
 
 PREMODIFIER_REACH = 8
 BACKWARD_REACH = 14
@@ -74,8 +76,12 @@ def _attach_slot(item: Item, sentence: Sentence, mentions: Sequence[Mention]) ->
     kind, value, start, end = item
     if kind == SEVERITY and _is_degree_of_change(end, sentence.items):
         return
+    if kind == CHRONICITY and any(i[0] == ABNORMAL and 0 <= i[2] - end <= 1 for i in sentence.items):
+        return  # "without acute abnormality"
     slot = _SLOTS[kind]
     for mention in _targets(start, end, sentence, mentions, strict=kind == COUNT):
+        if value == "borderline" and mention.certainty is Certainty.ABSENT:
+            continue  # "at the upper limits of normal"
         if kind in (SEVERITY, SIZE):
             mention.degrees.append((slot, value, start, end))
         if getattr(mention, slot) is None:

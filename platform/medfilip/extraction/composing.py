@@ -46,6 +46,7 @@ _OF = frozenset(
      "noted in", "present in")
 )  # fmt: skip
 _ADVERSATIVES = frozenset(("but", "although", "though", "yet"))
+_PREDICATE = frozenset((VERB, HEDGE, HEDGE_AFTER, FILLER, SEVERITY))
 _JOINABLE = frozenset((STATE, SIDE, SITE, SEVERITY, PATTERN, FILLER))
 _PHRASE_ENDS = frozenset((TERMINATOR, HEDGE, CONDITION, NEGATION, NEGATION_AFTER))
 _PHRASE = QUALIFIERS | {DETERMINER, FILLER, STATE, BEARER, CATEGORY}
@@ -214,6 +215,8 @@ def _preceding(sentence: Sentence, number: int, states: set[tuple[int, int]], co
     """Bearers that a state is said of: the nearest before it, with those coordinated with it for "normal"."""
     items = sentence.items
     _, value, state_start, _ = items[number]
+    if value not in _WELL and _premodifies(items, number):
+        return []
     clause = sentence.span(state_start)[0]
     begin = _subject_begin(sentence, number, clause)
     found: Found = []
@@ -237,11 +240,23 @@ def _preceding(sentence: Sentence, number: int, states: set[tuple[int, int]], co
                 if value not in _WELL:
                     break
                 continue
-            if kind == CATEGORY and not found and (start, end) not in states:
+            if kind == CATEGORY and not found and (start, end) not in states and value not in _WELL:
                 break
         if _parts(kind, noun, value, found=bool(found)):
             break
     return found
+
+
+def _premodifies(items: Sequence[Item], number: int) -> bool:
+    """Whether a state is an adjective of the finding behind it: the "large" of "given the large left effusion"."""
+    end = items[number][3]
+    for kind, _, start, stop in items[number + 1 :]:
+        if start < end:
+            continue
+        if start > end or kind not in QUALIFIERS:
+            return kind == CATEGORY and start == end
+        end = stop
+    return False
 
 
 def _subject_begin(sentence: Sentence, number: int, clause: int) -> int:
@@ -253,12 +268,7 @@ def _subject_begin(sentence: Sentence, number: int, clause: int) -> int:
     if not clause:
         return 0
     within = [item for item in sentence.items[:number] if item[2] >= clause]
-    goes_on = (
-        len(within) > 1
-        and within[0][1] in _ADVERSATIVES
-        and within[1][0] in (VERB, HEDGE, HEDGE_AFTER)
-        and not any(item[0] in NOUNS for item in within)
-    )
+    goes_on = bool(within) and within[0][1] in _ADVERSATIVES and all(item[0] in _PREDICATE for item in within[1:])
     return sentence.span(clause - 1)[0] if goes_on else clause
 
 

@@ -56,6 +56,7 @@ _PLACE_WORDS = frozenset((PREPOSITION, SIDE, SITE, BEARER, FILLER, DETERMINER, C
 _HEADING = _PLACE_WORDS | {CATEGORY, STATE, AND, OR}
 _OF_HEADING = frozenset((":", "-", "–", "—"))
 _LEADING = frozenset((NEGATION, HEDGE, CONDITION, EXPLANATION, VERB, PREPOSITION))
+_SUBJECTS = frozenset((VERB, BEARER, SITE, FILLER, TERMINATOR))
 _NONE = frozenset(("none", "no", "nil", "absent", "negative", "neg", "unremarkable"))
 _THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
 _WELL = frozenset(("normal", "clear"))
@@ -170,7 +171,10 @@ def _join_numbers(items: list[Item], folded: Sequence[str]) -> None:
 
 
 def _read_marks(items: list[Item]) -> None:
-    """Read marks that part nothing: the colon of "negative for: edema", the brackets of "nodule (8 mm) in the apex"."""
+    """Read marks that part nothing: the colon of "negative for: edema", the brackets of "nodule (8 mm) in the apex".
+
+    "Otherwise" parts what it begins, not the subject from its state: "the lungs are otherwise clear".
+    """
     opened = -1
     for number, (kind, value, start, end) in enumerate(items):
         if kind in (CATEGORY, BEARER, NEGATION):
@@ -179,6 +183,8 @@ def _read_marks(items: list[Item]) -> None:
             continue
         if value == ")" and opened >= 0:
             items[opened] = (FILLER, "(", *items[opened][2:])
+            items[number] = (FILLER, value, start, end)
+        if value == "otherwise" and number and items[number - 1][3] == start and items[number - 1][0] in _SUBJECTS:
             items[number] = (FILLER, value, start, end)
         opened = number if value == "(" and number and items[number - 1][3] == start else -1
         if value == ":" and number and items[number - 1][3] == start and items[number - 1][0] in _LEADING:

@@ -190,6 +190,8 @@ def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
     """
     if not any(i[0] == PREPOSITION and 0 <= place.start - i[3] <= 1 for i in sentence.items):
         return False
+    if any(i[0] == STATE and i[1] == "obscured" and i[2] == mention.start for i in sentence.items):
+        return True  # "opacity at the left base obscures the hemidiaphragm"
     if any(i[0] == COMMA and place.end <= i[2] and i[3] <= mention.start for i in sentence.items):
         return True
     return any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from medfilip.extraction.mention import Mention
 from medfilip.extraction.parsing import (
     AND,
+    BEARER,
     CHANGE,
+    CHRONICITY,
     COMMA,
     CONDITION,
     DETERMINER,
@@ -92,6 +94,23 @@ class _Scopes:
         """Whether a list that a cue covers ends between two tokens."""
         return any(start <= barrier <= stop for barrier in self.barriers)
 
+    def _reaches_back(self, mention: Mention, cue: Item, end: int) -> bool:
+        """Whether a hedge behind a finding is its own: "edema is possible", not "edema with possible effusion".
+
+        Of a list it is all that "and" or "or" joins: "cardiomegaly, effusion and edema are possible"; behind "with" or
+        a mere comma it is the last alone.
+        """
+        _, _, start, stop = cue
+        if self._explained(mention.end, start):
+            return False
+        if stop - start == 1 and any(stop <= other.start < end for other in self.mentions):
+            return False
+        later = [other for other in self.mentions if mention.end <= other.start and other.end <= start]
+        if not later:
+            return True
+        joints = [i for i in self.sentence.items if i[0] in (AND, OR, COMMA) and mention.end <= i[2] < later[-1].start]
+        return bool(joints) and joints[-1][0] != COMMA and not any(str(i[1]).startswith("with") for i in joints)
+
     def _explained(self, start: int, stop: int) -> bool:
         """Whether something is explained between two tokens: "opacity due to edema, which is likely"."""
         return any(start <= item[2] and item[3] <= stop for item in self.explanations)
@@ -115,8 +134,16 @@ class _Scopes:
                     continue
                 if any(other.denial_end == cue[2] and other.start >= mention.end for other in self.mentions):
                     continue  # "an effusion, heart size within normal limits": said of an organ after the finding
+                if self._says_tip(mention, cue[2]):
+                    continue
                 return None if self._barred(mention.end, cue[2]) else cue
         return None
+
+    def _says_tip(self, mention: Mention, start: int) -> bool:
+        """Whether a denial is of a tip: "enteric tube tip not seen", "the tip of the line is not seen"."""
+        tips = [i for i in self.sentence.items if i[0] == BEARER and i[1] == "catheter_tip"]
+        between = any(mention.start <= tip[2] and tip[3] <= start for tip in tips)
+        return between or any(0 <= mention.start - tip[3] <= _NARROW_REACH for tip in tips)
 
     def _is_said(self, cue: Item, end: int) -> bool:
         """Whether a word such as "resolved" is said of the subject and does not stand before a noun of its own."""
@@ -131,7 +158,7 @@ class _Scopes:
         for cue in self.hedges:
             kind, value, start, stop = cue
             if kind == HEDGE_AFTER:
-                reaches = mention.end <= start < end and not self._explained(mention.end, start)
+                reaches = mention.end <= start < end and self._reaches_back(mention, cue, end)
             elif value == Hedge.VERSUS:
                 reaches = begin <= start and self._joins(mention, start, stop, end)
             else:
@@ -157,14 +184,16 @@ def _barriers(items: Sequence[Item]) -> list[int]:
     """Tokens at which a list that a cue covers ends: "no effusion, stable cardiomegaly"."""
     found: list[int] = []
     alternatives = [item[2] for item in items if item[0] == OR]
-    for number, (kind, _, conjunction, end) in enumerate(items):
+    for number, (kind, joint, conjunction, end) in enumerate(items):
         if kind not in (AND, COMMA):
             continue
         for later, value, start, _ in items[number + 1 :]:
             if start < end:
                 continue
-            if (later == CHANGE and value in _BREAKING_CHANGES) or (
-                later == SEVERITY and not any(at > conjunction for at in alternatives)
+            if (
+                (later == CHANGE and value in _BREAKING_CHANGES)
+                or (later == SEVERITY and not any(at > conjunction for at in alternatives))
+                or (later == CHRONICITY and value != "acute" and str(joint).startswith("with"))
             ):
                 found.append(conjunction)
             if later != DETERMINER:
