@@ -271,6 +271,10 @@ _REFUSED_BECAUSE = {
 }
 
 
+# By name: in a worker the schema is a copy.
+_DUPLICATE_OF = {REPORTS.name: ErrorCode.REPORT_DUPLICATE, IMAGES.name: ErrorCode.IMAGE_DUPLICATE}
+
+
 def _publish_part(part: PublishTask, *, run: Location, staging: Location, schema: DatasetSchema) -> dict[str, Any]:
     file = staging / schema.name / part.path
     table = decode_shard(file.read_bytes(), file, schema)
@@ -295,7 +299,7 @@ def _publish_part(part: PublishTask, *, run: Location, staging: Location, schema
 
 def _refused_rows(ids: pa.ChunkedArray, verdicts: npt.NDArray[np.int8], schema: DatasetSchema) -> pa.Table:
     codes = {
-        Verdict.DUPLICATE: ErrorCode.REPORT_DUPLICATE if schema is REPORTS else ErrorCode.IMAGE_DUPLICATE,
+        Verdict.DUPLICATE: _DUPLICATE_OF[schema.name],
         Verdict.SUPERSEDED: ErrorCode.SUPERSEDED,
     }
     rows: list[dict[str, object]] = []

@@ -43,6 +43,7 @@ from medfilip.findings.finding import Certainty
 PREMODIFIER_REACH = 8
 BACKWARD_REACH = 14
 
+RELATIVE = frozenset(("which", "that"))
 _SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change", CHRONICITY: "chronicity", COUNT: "count"}
 _ATTACHED = bits(*_SLOTS, PATTERN, POSITION)
 INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))
@@ -152,6 +153,8 @@ def _targets(
         return _alternatives(after, sentence.items)
     if strict:
         return ()
+    if begin and not after and any(i[2] == begin and i[1] in RELATIVE for i in sentence.items):
+        begin = sentence.span(begin - 1)[0]
     before = [m for m in mentions if begin <= m.start and m.end <= start]
     if before:
         nearest = before[-1]

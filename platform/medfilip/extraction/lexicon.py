@@ -21,6 +21,7 @@ from medfilip.extraction.parsing import BEARER, CATEGORY, ELSEWHERE, SITE, STATE
 from medfilip.extraction.placing import PlaceRules, attach_places, find_places
 from medfilip.extraction.rows import RowWriter
 from medfilip.extraction.scope import judge
+from medfilip.extraction.sides import tell_sides_apart
 from medfilip.extraction.words import tokens
 from medfilip.findings.finding import Alignment
 from medfilip.findings.ontology import Ontology, load_ontology
@@ -104,6 +105,7 @@ class LexiconEngine:
         if stated:
             attach_qualifiers(sentence, stated, self._devices)
             attach_places(sentence, stated, self._places)
+            stated = tell_sides_apart(sentence, stated)
         return stated
 
     def _without_inferred(self, mentions: list[Mention]) -> list[Mention]:

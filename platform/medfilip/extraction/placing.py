@@ -47,6 +47,11 @@ from medfilip.extraction.words import is_plural
 _PLACES = bits(SIDE, SITE)
 _PLACE_GAP = 3
 _WITHIN_PLACE = frozenset((FILLER, DETERMINER, PREPOSITION, BEARER, AND, OR))
+_LEVELS = (
+    {"upper": "upper_lobe", "mid": "middle_lobe", "middle": "middle_lobe", "lower": "lower_lobe"},
+    {"upper": "upper_lung", "mid": "mid_lung", "middle": "mid_lung", "lower": "lower_lung"},
+)
+"""Words for a level of the lung, and the sites they make with "lobe" and with "lung" or "zone"."""
 _GOES_ON = frozenset((BEARER, SITE, CATEGORY, STATE, VERB))
 _TIES = frozenset((HEDGE, EXPLANATION))
 _RELATIVE = frozenset(("which", "that", "this", "these", "it", "they"))
@@ -113,10 +118,24 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRul
             current.end = max(current.end, end)
         elif current is not None and start >= current.end and kind not in _WITHIN_PLACE:
             current = None
-    for place in places:
+    for number, place in enumerate(places):
         if place.plural and not place.sides:
             place.sides.append("bilateral")
+        if place.sides and not place.sites and number + 1 < len(places):
+            _share_noun(place, places[number + 1], sentence)
     return places
+
+
+def _share_noun(place: Place, following: Place, sentence: Sentence) -> None:
+    """Give a side the zone whose noun stands behind the next one: "the right upper and left lower lobes"."""
+    level = sentence.words[place.end]
+    family = next(
+        (f for f in _LEVELS if following.joined and f.get(level) and set(f.values()) & {*following.sites}), None
+    )
+    if family is not None and _listed(place.end + 1, following.start, sentence):
+        place.sites.append(family[level])
+        place.spans.append(("site", place.end, place.end + 1))
+        place.end += 1
 
 
 def _continues(
@@ -223,6 +242,8 @@ def _is_located(end: int, place: Place, items: Sequence[Item]) -> bool:
         if kind in (COMMA, AND):
             # "…enlarged, stable mediastinal contours" goes on with something else; "consolidation, left base" does not.
             later = [i[0] for i in items if i[2] >= place.end]
+            if place.joined:
+                return not _GOES_ON.intersection(later[:3])
             return bool(place.sides) and not place.plural and not _GOES_ON.intersection(later[:3])
     return True
 

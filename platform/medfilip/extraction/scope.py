@@ -129,7 +129,7 @@ class _Scopes:
                 continue
             return cue
         for cue in self.denials:
-            if cue[0] == NEGATION_AFTER and mention.end <= cue[2] < end:
+            if cue[0] == NEGATION_AFTER and (mention.end <= cue[2] < end or self._takes_up(mention, cue, end)):
                 if cue[1] in _ADJECTIVES and not self._is_said(cue, end):
                     continue
                 if any(other.denial_end == cue[2] and other.start >= mention.end for other in self.mentions):
@@ -138,6 +138,12 @@ class _Scopes:
                     continue
                 return None if self._barred(mention.end, cue[2]) else cue
         return None
+
+    def _takes_up(self, mention: Mention, cue: Item, end: int) -> bool:
+        """Whether a denial opens a clause about the last finding before it: "an effusion, which has resolved"."""
+        if not 0 < cue[2] - end <= _NARROW_REACH or any(mention.end <= m.start < cue[2] for m in self.mentions):
+            return False
+        return any(i[2] == end and i[1] in ("which", "that") for i in self.sentence.items)
 
     def _says_tip(self, mention: Mention, start: int) -> bool:
         """Whether a denial is of a tip: "enteric tube tip not seen", "the tip of the line is not seen"."""
