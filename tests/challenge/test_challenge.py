@@ -44,6 +44,7 @@ FLOOR = {
     "several clauses": 13,
     "patterns and special nouns": 20,
     "templates and marks": 15,
+    "one side apart from the other": 10,
 }
 
 

@@ -203,7 +203,7 @@ def _targets(place: Place, sentence: Sentence, mentions: Sequence[Mention]) -> S
 
 
 def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
-    """Whether a preposition leads to a place, and a comma or a word that was removed parts it from what follows.
+    """Whether a preposition leads to a place, and a comma, "and" or a removed word parts it from what follows.
 
     "Opacity in the left base, small effusion", "opacity in the left base xxxx effusion".
     """
@@ -211,7 +211,7 @@ def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
         return False
     if any(i[0] == STATE and i[1] == "obscured" and i[2] == mention.start for i in sentence.items):
         return True  # "opacity at the left base obscures the hemidiaphragm"
-    if any(i[0] == COMMA and place.end <= i[2] and i[3] <= mention.start for i in sentence.items):
+    if any(i[0] in (COMMA, AND) and place.end <= i[2] and i[3] <= mention.start for i in sentence.items):
         return True
     return any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
 

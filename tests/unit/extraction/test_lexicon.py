@@ -52,7 +52,7 @@ def qualifiers(sentence: str, category: str) -> dict[str, Any]:
         ("pneumonia is difficult to completely exclude", {"pneumonia": "uncertain"}),
         (
             "opacity due to atelectasis, pneumonia is possible",
-            {"lung_opacity": "present", "atelectasis": "uncertain", "pneumonia": "uncertain"},
+            {"lung_opacity": "present", "atelectasis": "present", "pneumonia": "uncertain"},
         ),
         ("nearly resolved pneumothorax", {"pneumothorax": "present"}),
         ("alveolar and interstitial opacities", {"interstitial_opacity": "present", "lung_opacity": "present"}),
@@ -71,6 +71,26 @@ def qualifiers(sentence: str, category: str) -> dict[str, Any]:
         ("a skin fold mimics a pneumothorax", {"pneumothorax": "absent"}),
         ("enteric tube with its side port in the stomach", {"enteric_tube": "present"}),
         ("likely atelectasis, and a small effusion", {"atelectasis": "present", "pleural_effusion": "present"}),
+        ("cardiomegaly with possible mild edema", {"cardiomegaly": "present", "edema": "uncertain"}),
+        ("atelectasis, possible small effusion", {"atelectasis": "present", "pleural_effusion": "uncertain"}),
+        ("effusion and edema are possible", {"pleural_effusion": "uncertain", "edema": "uncertain"}),
+        ("effusion with consolidation not excluded", {"pleural_effusion": "present", "consolidation": "uncertain"}),
+        ("the lungs are otherwise clear", {"lung_opacity": "absent"}),
+        ("hyperinflated but clear lungs", {"hyperinflation": "present", "lung_opacity": "absent"}),
+        ("bulky hila, ? lymphadenopathy", {"hilar_enlargement": "present", "lymphadenopathy": "uncertain"}),
+        ("heart size is hard to assess given large left effusion", {"pleural_effusion": "present"}),
+        ("enteric tube tip not seen", {"enteric_tube": "present"}),
+        ("lines and tubes are unchanged", {}),
+        (
+            "lung volumes are lower with increased interstitial markings",
+            {"hypoinflation": "present", "interstitial_opacity": "present"},
+        ),
+        ("no suspicious bone lesions", {}),
+        ("pneumonia is less likely", {"pneumonia": "uncertain"}),
+        ("heart size is exaggerated by technique", {}),
+        ("no acute fracture with old left rib fractures", {"fracture": "absent", "rib_fracture": "present"}),
+        ("no more than a trace effusion", {"pleural_effusion": "present"}),
+        ("on the prior exam there was an effusion, which has resolved", {"pleural_effusion": "absent"}),
         ("the bony thorax is intact", {}),
         ("normal study", {}),
     ],
@@ -126,11 +146,45 @@ def test_categories_and_certainty(sentence: str, expected: dict[str, str]) -> No
             "scarring",
             {"laterality": "bilateral", "sites": ["lung_apex"]},
         ),
+        (
+            "left apical nodule, which is unchanged",
+            "nodule",
+            {"laterality": "left", "sites": ["lung_apex"], "change": "unchanged"},
+        ),
+        (
+            "opacity at the left base obscures the hemidiaphragm",
+            "lung_opacity",
+            {"laterality": "left", "sites": ["lung_base"]},
+        ),
+        ("previously moderate left effusion is now small", "pleural_effusion", {"size": "small", "laterality": "left"}),
+        ("the heart is moderately to severely enlarged", "cardiomegaly", {"severity": "severe"}),
+        ("copd without acute abnormality", "copd", {}),
         ("opacity in the left base xxxx edema", "lung_opacity", {"laterality": "left", "sites": ["lung_base"]}),
     ],
 )
 def test_qualifiers_go_to_the_right_noun(sentence: str, category: str, expected: dict[str, Any]) -> None:
     assert qualifiers(sentence, category) == expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("bilateral effusions, moderate on the right and small on the left", {"right": "moderate", "left": "small"}),
+        ("effusions, right moderate and left small", {"right": "moderate", "left": "small"}),
+        ("the left effusion is small and the right is moderate", {"right": "moderate", "left": "small"}),
+        ("the right effusion is unchanged and the left is increased", {"right": "unchanged", "left": "increased"}),
+    ],
+)
+def test_each_side_has_a_word_of_its_own(sentence: str, expected: dict[str, str]) -> None:
+    rows = ENGINE.extract(sentence).findings
+    assert {row["laterality"]: row["size"] or row["severity"] or row["change"] for row in rows} == expected
+    for row in rows:
+        assert [span["slot"] for span in row["evidence"]].count("laterality") == 1
+
+
+def test_zones_share_the_noun_behind_them() -> None:
+    rows = ENGINE.extract("opacities in the right upper and left lower lobes").findings
+    assert {(row["laterality"], *row["sites"]) for row in rows} == {("right", "upper_lobe"), ("left", "lower_lobe")}
 
 
 def test_a_side_is_not_shared_with_what_stands_in_the_midline() -> None:
