@@ -86,6 +86,23 @@ def attach_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceR
             mention.evidence += place.spans
     if len(mentions) > 1:
         _inherit_places(sentence, mentions, rules.unplaced)
+    _share_heading(sentence, mentions, rules)
+
+
+def _share_heading(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRules) -> None:
+    """Give the side of a heading to all findings behind it that have none: "left lung: small effusion, atelectasis"."""
+    colon = next((i[2] for i in sentence.items if i[0] == VERB and i[1] == ":"), 0)
+    sides = [i for i in sentence.items if i[0] == SIDE and i[3] <= colon]
+    if len(sides) != 1:
+        return
+    _, side, start, end = sides[0]
+    for mention in mentions:
+        if mention.start < colon or mention.category in rules.unplaced or any(p.sides for p in mention.places):
+            continue
+        place = mention.places[0] if mention.places else Place(start, end)
+        mention.places = [place, *mention.places[1:]]
+        place.sides.append(side)
+        mention.evidence.append(("laterality", start, end))
 
 
 def _distance_from(place: Place) -> Callable[[Mention], int]:

@@ -182,6 +182,12 @@ def test_each_side_has_a_word_of_its_own(sentence: str, expected: dict[str, str]
         assert [span["slot"] for span in row["evidence"]].count("laterality") == 1
 
 
+def test_the_side_of_a_heading_is_that_of_all_behind_it() -> None:
+    rows = ENGINE.extract("left lung: small effusion, basilar atelectasis, right rib fracture").findings
+    sides = {row["category"]: row["laterality"] for row in rows}
+    assert sides == {"pleural_effusion": "left", "atelectasis": "left", "rib_fracture": "right"}
+
+
 def test_zones_share_the_noun_behind_them() -> None:
     rows = ENGINE.extract("opacities in the right upper and left lower lobes").findings
     assert {(row["laterality"], *row["sites"]) for row in rows} == {("right", "upper_lobe"), ("left", "lower_lobe")}
