@@ -26,7 +26,7 @@ from medfilip.extraction.words import tokens
 from medfilip.findings.finding import Alignment
 from medfilip.findings.ontology import Ontology, load_ontology
 
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 
 _OF_EVERY_PART = frozenset(("chest_wall", "soft_tissue", "bone"))
 _SPEAKING = bits(CATEGORY, STATE)
