@@ -150,7 +150,7 @@ def _targets(
     begin, stop = sentence.span(start)
     after = [m for m in mentions if end <= m.start < stop]
     if after and is_premodifier(end, after[0], sentence.items) and not _is_set_behind(start, end, sentence, mentions):
-        return _alternatives(after, sentence.items)
+        return _alternatives(after, sentence)
     if strict:
         return ()
     if begin and not after and any(i[2] == begin and i[1] in RELATIVE for i in sentence.items):
@@ -176,12 +176,16 @@ def holding(start: int, end: int, mentions: Sequence[Mention]) -> Sequence[Menti
     return ()
 
 
-def _alternatives(after: list[Mention], items: Sequence[Item]) -> list[Mention]:
+def _alternatives(after: list[Mention], sentence: Sentence) -> list[Mention]:
     """Return the next finding with what stands beside it as its other name: "minimal scarring/atelectasis"."""
     group = after[:1]
     for later in after[1:]:
         last = group[-1].end
-        if later.start - last > 1 or not all(i[0] == OR for i in items if last <= i[2] and i[3] <= later.start):
+        between = {i[0] for i in sentence.items if last <= i[2] and i[3] <= later.start}
+        told = (
+            later.start > last and not between and sentence.words[last].isalpha() and "xx" not in sentence.words[last]
+        )
+        if later.start - last > 1 or between - {OR} or told:
             break
         group.append(later)
     return group

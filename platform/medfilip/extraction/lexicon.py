@@ -53,7 +53,11 @@ class LexiconEngine:
         self._fractures = frozenset(("fracture", *(self._data.refinements["fracture"].values())))
         self._confidence = Confidence(load_confidence(), self._ontology)
         self._places = PlaceRules(
-            self._data.landmarks, self._data.paired_sites, self._data.midline_sites, self._data.unplaced
+            self._data.landmarks,
+            self._data.paired_sites,
+            self._data.midline_sites,
+            self._data.sided_sites,
+            self._data.unplaced,
         )
         self._rows = RowWriter(
             self._ontology,

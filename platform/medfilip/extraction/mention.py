@@ -20,7 +20,7 @@ class Place:
         self.sites: list[str] = []
         self.spans: list[Span] = []
         self.plural = False
-        self.midline = False  # has no side of its own: a side beside it is another site's
+        self.midline = False  # begins with a site that shares no side with the place before it
         self.joined = joined  # to the place before it, by "and" or a comma
 
 

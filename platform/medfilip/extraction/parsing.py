@@ -261,8 +261,10 @@ def _opens(items: Sequence[Item], number: int) -> bool:
     kind, value, _, _ = items[number + 1]
     if kind == NEGATION:
         return value not in ("nor", "neither")
-    if kind != DETERMINER or value not in ("a", "an"):
+    if kind != DETERMINER or value not in ("a", "an", "the"):
         return False
+    if value == "the":  # "no pneumothorax, and the effusion has resolved"
+        return any(item[0] == NEGATION for item in items[:number]) and any(item[0] == VERB for item in items[number:])
     before = items[number - 1]
     parted = items[number][0] == AND and before[0] == COMMA and before[3] == items[number][2]
     return parted or any(item[0] == NEGATION for item in items[:number])

@@ -7,8 +7,7 @@ place of the observation it explains ("opacity in the left base, likely atelecta
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from medfilip.extraction.attachment import (
@@ -42,7 +41,7 @@ from medfilip.extraction.parsing import (
     Sentence,
     bits,
 )
-from medfilip.extraction.words import is_plural
+from medfilip.extraction.words import PLACEHOLDER, is_plural
 
 _PLACES = bits(SIDE, SITE)
 _PLACE_GAP = 3
@@ -57,7 +56,6 @@ _TIES = frozenset((HEDGE, EXPLANATION))
 _RELATIVE = frozenset(("which", "that", "this", "these", "it", "they"))
 """Take up the observation before them: "opacity in the left base, which may represent atelectasis"."""
 _EQUATIONS = frozenset(("represents", "represent", "reflects", "reflect", "suggests"))
-_PLACEHOLDER = re.compile(r"x{3,}|_+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,7 @@ class PlaceRules:
     landmarks: frozenset[str]
     paired_sites: frozenset[str]
     midline_sites: frozenset[str]
+    sided_sites: Mapping[str, str]
     unplaced: frozenset[str]
 
 
@@ -119,7 +118,7 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRul
     for item in sentence.items:
         kind, value, start, end = item
         if kind in (SIDE, SITE):
-            if current is None or not _continues(current, item, sentence, mentions, rules.midline_sites):
+            if current is None or not _continues(current, item, sentence, mentions, rules):
                 beside = current is not None and _gap(current.end, start, sentence) <= _PLACE_GAP
                 current = Place(start, end, joined=beside)
                 places.append(current)
@@ -129,7 +128,8 @@ def find_places(sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRul
             else:
                 current.sites.append(value)
                 current.spans.append(("site", start, end))
-                current.midline |= len(current.sites) == 1 and value in rules.midline_sites
+                if len(current.sites) == 1:
+                    current.midline = value in rules.midline_sites or value in rules.sided_sites
                 if value in rules.paired_sites and is_plural(sentence.words[end - 1]):
                     current.plural = True
             current.end = max(current.end, end)
@@ -155,13 +155,12 @@ def _share_noun(place: Place, following: Place, sentence: Sentence) -> None:
         place.end += 1
 
 
-def _continues(
-    place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention], midline: frozenset[str]
-) -> bool:
+def _continues(place: Place, item: Item, sentence: Sentence, mentions: Sequence[Mention], rules: PlaceRules) -> bool:
     """Whether a side or site belongs to the place before it.
 
     A second side begins a place of its own, and so does what is joined to a site on another level of the body: the
-    left of "left hilar and mediastinal nodes", and of "mediastinal and left hilar nodes", is the hilum's.
+    left of "left hilar and mediastinal nodes", and of "mediastinal and left hilar nodes", is the hilum's, and the right
+    of "right middle lobe and lingular opacities" is not the lingula's.
     """
     kind, value, start, _ = item
     last = place.end - 1
@@ -169,7 +168,10 @@ def _continues(
         return True
     if _gap(place.end, start, sentence) > _PLACE_GAP or (kind == SIDE and place.sides):
         return False
-    if place.sites and (kind == SIDE or (place.sides and value in midline)) and _listed(place.end, start, sentence):
+    sided = rules.sided_sites
+    other_level = kind == SIDE or (place.sides and value in rules.midline_sites)
+    other_side = value in sided and sided[value] not in (*place.sides, *map(sided.get, place.sites))
+    if place.sites and (other_level or other_side) and _listed(place.end, start, sentence):
         return False
     # What stands inside a finding's own words is not of one place with what stands outside.
     if any((m.start <= last < m.end) != (m.start <= start < m.end) for m in mentions):
@@ -230,7 +232,7 @@ def _is_cut_off(place: Place, mention: Mention, sentence: Sentence) -> bool:
         return True  # "opacity at the left base obscures the hemidiaphragm"
     if any(i[0] in (COMMA, AND) and place.end <= i[2] and i[3] <= mention.start for i in sentence.items):
         return True
-    return any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
+    return any(PLACEHOLDER.fullmatch(word) for word in sentence.words[place.end : mention.start])
 
 
 def _is_member(place: Place, mention: Mention, sentence: Sentence) -> bool:
@@ -307,5 +309,5 @@ def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> b
         return True
     if diagnosis.hedge is not None and between and all(item[0] == COMMA for item in between):
         return True  # "opacity in the left base, atelectasis versus infiltrate"
-    removed = any(_PLACEHOLDER.fullmatch(word) for word in sentence.words[first:last])
+    removed = any(PLACEHOLDER.fullmatch(word) for word in sentence.words[first:last])
     return removed and not any(item[0] == AND for item in between)

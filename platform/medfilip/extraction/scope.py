@@ -134,7 +134,7 @@ class _Scopes:
                     continue
                 if any(other.denial_end == cue[2] and other.start >= mention.end for other in self.mentions):
                     continue  # "an effusion, heart size within normal limits": said of an organ after the finding
-                if self._says_tip(mention, cue[2]):
+                if self._says_tip(mention, cue[2]) or (cue[1] == "removal" and cue[2] != mention.end):
                     continue
                 return None if self._barred(mention.end, cue[2]) else cue
         return None

@@ -15,6 +15,9 @@ TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?\d*|\d+(?:\.\d+)?|_+|(?<!\S)-+
 A hyphen inside a word separates words: "air-space" and "air space" are the same two tokens.
 """
 
+PLACEHOLDER = re.compile(r"x{3,}|_+")
+"""What stands for a word that was removed from a text."""
+
 NUMBER = "#"
 """What every number is folded to."""
 
