@@ -38,6 +38,7 @@ from medfilip.extraction.parsing import (
     Sentence,
     bits,
 )
+from medfilip.extraction.words import PLACEHOLDER
 from medfilip.findings.finding import Certainty
 
 PREMODIFIER_REACH = 8
@@ -182,9 +183,7 @@ def _alternatives(after: list[Mention], sentence: Sentence) -> list[Mention]:
     for later in after[1:]:
         last = group[-1].end
         between = {i[0] for i in sentence.items if last <= i[2] and i[3] <= later.start}
-        told = (
-            later.start > last and not between and sentence.words[last].isalpha() and "xx" not in sentence.words[last]
-        )
+        told = later.start > last and not between and not PLACEHOLDER.fullmatch(sentence.words[last])
         if later.start - last > 1 or between - {OR} or told:
             break
         group.append(later)

@@ -91,6 +91,11 @@ def qualifiers(sentence: str, category: str) -> dict[str, Any]:
         ("no acute fracture with old left rib fractures", {"fracture": "absent", "rib_fracture": "present"}),
         ("no more than a trace effusion", {"pleural_effusion": "present"}),
         ("on the prior exam there was an effusion, which has resolved", {"pleural_effusion": "absent"}),
+        ("pneumothorax after chest tube removal", {"pneumothorax": "present", "chest_tube": "absent"}),
+        (
+            "no pneumothorax, and the left effusion has nearly resolved",
+            {"pneumothorax": "absent", "pleural_effusion": "present"},
+        ),
         ("the bony thorax is intact", {}),
         ("normal study", {}),
     ],
@@ -186,6 +191,11 @@ def test_the_side_of_a_heading_is_that_of_all_behind_it() -> None:
     rows = ENGINE.extract("left lung: small effusion, basilar atelectasis, right rib fracture").findings
     sides = {row["category"]: row["laterality"] for row in rows}
     assert sides == {"pleural_effusion": "left", "atelectasis": "left", "rib_fracture": "right"}
+
+
+def test_the_lingula_is_left_whatever_stands_beside_it() -> None:
+    rows = ENGINE.extract("right middle lobe and lingular opacities").findings
+    assert {(row["laterality"], *row["sites"]) for row in rows} == {("right", "middle_lobe"), ("left", "lingula")}
 
 
 def test_zones_share_the_noun_behind_them() -> None:
