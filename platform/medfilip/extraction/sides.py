@@ -12,7 +12,8 @@ from medfilip.findings.finding import Laterality
 _SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change"}
 _TOLD = bits(*_SLOTS)
 _SIDES = frozenset((Laterality.LEFT, Laterality.RIGHT))
-_GAP = 3  # "moderate on the right", "the right is moderate"
+_GAP = 3
+"""Words between a side and its word: "moderate on the right", "right is moderate"."""
 Pair = tuple[Item, Item]
 """A side, and what is said of it."""
 
@@ -38,24 +39,26 @@ def _pairs(sentence: Sentence, mention: Mention) -> Sequence[Pair]:
         if len(told) != 4 or {i[1] for i in sides} != _SIDES or any(i[0] == SIDE for i in words):
             continue
         pairs = list(zip(sides, words, strict=True))
-        near = max(abs(pairs[1][0][2] - pairs[1][1][3]), abs(pairs[1][1][2] - pairs[1][0][3]))
-        if pairs[1][0][2] >= mention.end and near <= _GAP + 2 and words[0][2] >= mention.end:
+        if words[0][2] >= mention.end and _beside(*pairs[1], mention.end):
             return pairs
     return ()
 
 
+def _beside(side: Item, said: Item, begin: int) -> bool:
+    """Whether a side and its word stand together, behind a token."""
+    first, last = sorted((side, said), key=lambda item: item[2])
+    return first[2] >= begin and last[2] - first[3] <= _GAP
+
+
 def _of_side(mention: Mention, side: Item, said: Item) -> Mention:
     """Return a finding as it is said of one side."""
-    one = copy(mention)
+    one, slot = copy(mention), _SLOTS[said[0]]
     place = Place(side[2], side[3])
-    place.sides = [side[1]]
+    place.sides, place.sites = [side[1]], [site for other in mention.places for site in other.sites]
     one.places, one.degrees, one.patterns = [place], [], list(mention.patterns)
-    one.evidence = [span for span in mention.evidence if span[0] not in (*_SLOTS.values(), "laterality")]
+    replaced = {"laterality", "severity", "size", slot}
+    one.evidence = [span for span in mention.evidence if span[0] not in replaced]
+    one.evidence += [("laterality", side[2], side[3]), (slot, said[2], said[3])]
     one.severity = one.size = None
-    if said[0] == CHANGE:
-        one.change = None
-    slot = _SLOTS[said[0]]
     setattr(one, slot, said[1])
-    kept = [("change", start, end) for name, start, end in mention.evidence if name == "change" and one.change]
-    one.evidence += [("laterality", side[2], side[3]), (slot, said[2], said[3]), *(kept if slot != "change" else ())]
     return one
