@@ -28,6 +28,7 @@ from medfilip.extraction.parsing import (
     POSITION,
     PREPOSITION,
     QUALIFIERS,
+    RELATIVE,
     SEVERITY,
     SIDE,
     SITE,
@@ -44,7 +45,6 @@ from medfilip.findings.finding import Certainty
 PREMODIFIER_REACH = 8
 BACKWARD_REACH = 14
 
-RELATIVE = frozenset(("which", "that"))
 _SLOTS = {SEVERITY: "severity", SIZE: "size", CHANGE: "change", CHRONICITY: "chronicity", COUNT: "count"}
 _ATTACHED = bits(*_SLOTS, PATTERN, POSITION)
 INSIDE_PHRASE = frozenset((SIDE, SITE, SEVERITY, SIZE, PATTERN, CHANGE, CHRONICITY, COUNT, FILLER, DETERMINER))

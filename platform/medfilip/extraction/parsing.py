@@ -60,6 +60,7 @@ _SUBJECTS = frozenset((VERB, BEARER, SITE, FILLER, TERMINATOR))
 _NONE = frozenset(("none", "no", "nil", "absent", "negative", "neg", "unremarkable"))
 _THERE = frozenset(("there is", "there are", "there has been", "there have been", "there remain", "there remains"))
 _WELL = frozenset(("normal", "clear"))
+RELATIVE = frozenset(("which", "that"))
 NUMERALS = frozenset((NUMBER, "st", "nd", "rd", "th"))
 
 

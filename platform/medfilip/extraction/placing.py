@@ -8,6 +8,7 @@ place of the observation it explains ("opacity in the left base, likely atelecta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from medfilip.extraction.attachment import (
@@ -32,6 +33,7 @@ from medfilip.extraction.parsing import (
     NUMERALS,
     OR,
     PREPOSITION,
+    RELATIVE,
     SIDE,
     SITE,
     STATE,
@@ -53,7 +55,7 @@ _LEVELS = (
 """Words for a level of the lung, and the sites they make with "lobe" and with "lung" or "zone"."""
 _GOES_ON = frozenset((BEARER, SITE, CATEGORY, STATE, VERB))
 _TIES = frozenset((HEDGE, EXPLANATION))
-_RELATIVE = frozenset(("which", "that", "this", "these", "it", "they"))
+_TAKING_UP = RELATIVE | {"this", "these", "it", "they"}
 """Take up the observation before them: "opacity in the left base, which may represent atelectasis"."""
 _EQUATIONS = frozenset(("represents", "represent", "reflects", "reflect", "suggests"))
 
@@ -98,9 +100,9 @@ def _share_heading(sentence: Sentence, mentions: Sequence[Mention], rules: Place
     for mention in mentions:
         if mention.start < colon or mention.category in rules.unplaced or any(p.sides for p in mention.places):
             continue
-        place = mention.places[0] if mention.places else Place(start, end)
+        place = copy(mention.places[0]) if mention.places else Place(start, end)  # another finding may be there too
+        place.sides = [side]
         mention.places = [place, *mention.places[1:]]
-        place.sides.append(side)
         mention.evidence.append(("laterality", start, end))
 
 
@@ -289,9 +291,9 @@ def _without(place: Place, bearer: str) -> Place:
     """Return a place without the site that is a part of the observation's own name: a blunted angle is no place."""
     if bearer not in place.sites:
         return place
-    copy = Place(place.start, place.end, joined=place.joined)
-    copy.sides, copy.sites = place.sides, [site for site in place.sites if site != bearer]
-    return copy
+    kept = Place(place.start, place.end, joined=place.joined)
+    kept.sides, kept.sites = place.sides, [site for site in place.sites if site != bearer]
+    return kept
 
 
 def _shares(previous: Mention, mention: Mention, sentence: Sentence) -> bool:
@@ -303,7 +305,7 @@ def _explains(observation: Mention, diagnosis: Mention, sentence: Sentence) -> b
     """Whether a hedge, an explaining word, or a word that was removed from the text, ties two findings."""
     first, last = observation.end, diagnosis.start
     between = [i for i in sentence.items if first <= i[2] and i[3] <= last]
-    if any(item[0] == NEGATION or (item[0] == TERMINATOR and item[1] not in _RELATIVE) for item in between):
+    if any(item[0] == NEGATION or (item[0] == TERMINATOR and item[1] not in _TAKING_UP) for item in between):
         return False
     if any(item[0] in _TIES or item[1] in _EQUATIONS for item in between):
         return True

@@ -19,6 +19,7 @@ from medfilip.extraction.parsing import (
     NEGATION,
     NEGATION_AFTER,
     OR,
+    RELATIVE,
     SEVERITY,
     VERB,
     Item,
@@ -143,7 +144,7 @@ class _Scopes:
         """Whether a denial opens a clause about the last finding before it: "an effusion, which has resolved"."""
         if not 0 < cue[2] - end <= _NARROW_REACH or any(mention.end <= m.start < cue[2] for m in self.mentions):
             return False
-        return any(i[2] == end and i[1] in ("which", "that") for i in self.sentence.items)
+        return any(i[2] == end and i[1] in RELATIVE for i in self.sentence.items)
 
     def _says_tip(self, mention: Mention, start: int) -> bool:
         """Whether a denial is of a tip: "enteric tube tip not seen", "the tip of the line is not seen"."""
