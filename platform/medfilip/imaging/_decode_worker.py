@@ -50,7 +50,7 @@ def write_frame(stream: IO[bytes], header: dict[str, Any], payload: bytes | memo
 
 
 def decode_dicom(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
-    """Decode encapsulated pixel data (PS3.5, annex A.4) to the stored values ``[rows, columns]``."""
+    """Decode encapsulated pixel data (PS3.5, annex A.4) to stored values ``[frames,] rows, columns[, samples]``."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
@@ -62,13 +62,14 @@ def decode_dicom(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
             "Install python-gdcm beside medfilip, or export the image with another transfer syntax.",
         )
     pixels: NDArray[Any]
-    pixels, _ = decoder.as_array(payload, index=0, raw=True, **request["options"])
+    index = None if request["options"]["number_of_frames"] > 1 else 0
+    pixels, _ = decoder.as_array(payload, index=index, raw=True, **request["options"])
     return pixels
 
 
 def decode_raster(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
     """Decode PNG or JPEG to ``uint8`` or ``uint16`` ``[H, W]``; the size is checked after the header alone."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = None  # the project's own limit follows, and it is an error rather than a warning
     with Image.open(io.BytesIO(payload), formats=["PNG", "JPEG"]) as image:
@@ -80,6 +81,7 @@ def decode_raster(request: dict[str, Any], payload: bytes) -> NDArray[Any]:
             )
         if getattr(image, "n_frames", 1) > 1:
             raise Refused("image_unsupported", "The image has more than one frame.", "Send one frame.")
+        ImageOps.exif_transpose(image, in_place=True)  # cameras and scanners leave the turning to the reader
         if image.mode in ("I;16", "I", "I;16B"):
             return np.asarray(image).astype(np.uint16)
         if image.mode in ("1", "L"):
@@ -130,7 +132,10 @@ def main() -> None:
 
     import pydicom.pixels  # loaded before memory is limited, and before the first request waits for it
 
+    from medfilip.imaging import _jpeg_extended
+
     warnings.simplefilter("ignore")
+    _jpeg_extended.register()
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     memory_bytes, timeout_s = int(sys.argv[1]), float(sys.argv[2])
     limit_memory(memory_bytes)

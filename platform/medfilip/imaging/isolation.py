@@ -9,6 +9,7 @@ have ``multiprocessing`` children, but may have these.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -70,7 +71,9 @@ class IsolatedDecoder:
                 _close_quietly(stream)
         process.wait()
 
-    def decode_dicom(self, data: bytes, transfer_syntax: str, options: dict[str, Any]) -> NDArray[Any]:
+    def decode_dicom(
+        self, data: bytes, transfer_syntax: str, options: dict[str, Any], shape: tuple[int, ...]
+    ) -> NDArray[Any]:
         """Decode encapsulated pixel data to its stored values.
 
         Parameters
@@ -81,11 +84,13 @@ class IsolatedDecoder:
             UID of the compression.
         options
             Image Pixel attributes as `pydicom.pixels.Decoder.as_array` takes them (``rows``, ``columns``, …).
+        shape
+            Shape that the header claims: ``[frames,] rows, columns[, samples]``.
 
         Returns
         -------
         ndarray
-            8 or 16 bit integers ``[rows, columns]``.
+            8 or 16 bit integers of ``shape``.
 
         Raises
         ------
@@ -94,8 +99,8 @@ class IsolatedDecoder:
         """
         request = {"kind": "dicom", "transfer_syntax": transfer_syntax, "options": options}
         pixels = self._exchange(request, data)
-        if pixels.shape != (options["rows"], options["columns"]):
-            raise _undecodable("its size differs from Rows and Columns")
+        if pixels.shape != shape:
+            raise _undecodable("its size differs from Rows, Columns, Samples per Pixel and Number of Frames")
         return pixels
 
     def decode_raster(self, data: bytes) -> NDArray[Any]:
@@ -107,7 +112,10 @@ class IsolatedDecoder:
             ``IMAGE_TOO_LARGE``, ``IMAGE_UNSUPPORTED`` (colour, animation), ``IMAGE_UNDECODABLE`` or
             ``IMAGE_DECODE_TIMEOUT``.
         """
-        return self._exchange({"kind": "raster", "max_pixels": self._limits.max_pixels}, data)
+        pixels = self._exchange({"kind": "raster", "max_pixels": self._limits.max_pixels}, data)
+        if pixels.ndim != 2:
+            raise _undecodable("it is not one greyscale frame")
+        return pixels
 
     def _exchange(self, request: dict[str, Any], payload: bytes) -> NDArray[Any]:
         with self._lock:
@@ -136,7 +144,7 @@ class IsolatedDecoder:
         if len(head) < FRAME.size:
             raise WorkerLost("the worker ended")
         header_bytes, payload_bytes = FRAME.unpack(head)
-        if header_bytes > _MAX_HEADER_BYTES or payload_bytes > 2 * self._limits.max_pixels:
+        if header_bytes > _MAX_HEADER_BYTES or payload_bytes > self._limits.max_inflated_bytes:
             raise WorkerLost("the answer is larger than any allowed image")
         header = process.stdout.read(header_bytes)
         pixels = process.stdout.read(payload_bytes)
@@ -206,10 +214,10 @@ def _pixels_of(reply: dict[str, Any], payload: bytes) -> NDArray[Any]:
             raise MedfilipError(ErrorCode(reply["code"]), str(reply["message"]), fix=str(reply["fix"]))
         raise _undecodable(str(reply["reason"]))
     shape, dtype = reply.get("shape"), reply.get("dtype")
-    if not isinstance(shape, list) or len(shape) != 2 or dtype not in _DTYPES:
-        raise _undecodable("it is not one greyscale frame of 8 or 16 bits")
+    if not isinstance(shape, list) or not 2 <= len(shape) <= 4 or dtype not in _DTYPES:
+        raise _undecodable("its values have not 8 or 16 bits")
     values = np.frombuffer(payload, dtype=np.dtype(dtype))
-    if values.size != shape[0] * shape[1]:
+    if values.size != math.prod(shape):
         raise _undecodable("its pixels are incomplete")
     return values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
 

@@ -14,6 +14,7 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 NATIVE_SYNTAXES = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED_LITTLE, EXPLICIT_BIG})
 """Transfer syntaxes whose pixels are not compressed (PS3.5, section 10.1 and annex A); decoding them is a copy."""
@@ -21,7 +22,7 @@ NATIVE_SYNTAXES = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED_LITTLE, 
 COMPRESSED_SYNTAXES = frozenset(
     {
         "1.2.840.10008.1.2.4.50",  # JPEG Baseline (process 1)
-        "1.2.840.10008.1.2.4.51",  # JPEG Extended (process 2 and 4)
+        JPEG_EXTENDED,  # process 2 and 4
         "1.2.840.10008.1.2.4.57",  # JPEG Lossless (process 14)
         "1.2.840.10008.1.2.4.70",  # JPEG Lossless SV1 (process 14, selection value 1)
         "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
@@ -43,8 +44,10 @@ class ImageLimits(Settings):
         Size of the file as received.
     max_pixels
         Rows times columns of one frame.
+    max_header_bytes
+        Bytes of a DICOM file's attributes, those that are skipped unread not counted.
     max_frames
-        Frames in a file; a radiograph has one.
+        Frames that are decoded; a radiograph has one.
     max_inflated_bytes
         Size of a deflated data set after inflation, and of the decoded pixels of any file.
     decode_timeout_s
@@ -53,12 +56,16 @@ class ImageLimits(Settings):
         Address space the worker may add to what it needs to start.
     transfer_syntaxes
         DICOM transfer syntax UIDs that are accepted.
+    accept_burned_in
+        Whether an image is read whose header says that its pixels hold annotation, which may name the patient.
     """
 
     max_file_bytes: int = Field(default=64 * 2**20, gt=0)
     max_pixels: int = Field(default=40_000_000, gt=0)
-    max_frames: int = Field(default=1, ge=1, le=1)
+    max_header_bytes: int = Field(default=4 * 2**20, gt=0)
+    max_frames: int = Field(default=64, ge=1)
     max_inflated_bytes: int = Field(default=256 * 2**20, gt=0)
     decode_timeout_s: float = Field(default=20.0, gt=0)
     decode_memory_bytes: int = Field(default=2 * 2**30, gt=0)
     transfer_syntaxes: tuple[str, ...] = tuple(sorted(NATIVE_SYNTAXES | COMPRESSED_SYNTAXES))
+    accept_burned_in: bool = False

@@ -21,7 +21,7 @@ MODEL_MEAN = 0.5
 MODEL_STD = 0.25
 """Normalisation of model input: constants, so that it depends on no data set. Padding has the grey value 0."""
 
-_ROWS_AT_ONCE = 256  # bounds the memory of 64-bit intermediates on large images
+_BLOCK_BYTES = 256 * 1024
 
 
 def to_store(pixels: Pixels, store_size: int = DEFAULT_STORE_SIZE) -> Pixels:
@@ -41,7 +41,7 @@ def to_store(pixels: Pixels, store_size: int = DEFAULT_STORE_SIZE) -> Pixels:
     if max(pixels.shape) <= store_size:
         return pixels
     sums, weight = _resample(pixels, height, width)
-    means = (sums + weight // 2) // weight
+    means = np.floor_divide(sums + weight // 2, weight)
     return means.astype(np.uint8) if pixels.dtype == np.uint8 else means.astype(np.uint16)
 
 
@@ -133,35 +133,52 @@ def _fit(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, (2 * height * size + long) // (2 * long)), max(1, (2 * width * size + long) // (2 * long))
 
 
-def _resample(pixels: Pixels, height: int, width: int) -> tuple[NDArray[np.int64], int]:
-    """Resample to ``[height, width]``: integer sums and the weight that divides them.
+def _resample(pixels: Pixels, height: int, width: int) -> tuple[NDArray[np.float64], int]:
+    """Resample to ``[height, width]``: whole sums, and the weight that divides them.
 
-    The largest sum is 65535 x rows x columns of the input (or 4 times the output's), far below 2^63.
+    Every number is whole. Sums of one direction fit 32 bits up to 65,537 input rows; sums of both are at most 65535
+    times the weight, far below the 2^53 up to which ``float64`` is exact, and which processors multiply fastest.
     """
-    parts = [
-        _resample_rows(pixels[at : at + _ROWS_AT_ONCE].T.astype(np.int64), width)
-        for at in range(0, pixels.shape[0], _ROWS_AT_ONCE)
-    ]
-    across = np.concatenate([part[0].T for part in parts], axis=0)
-    sums, weight = _resample_rows(across, height)
-    return sums, weight * parts[0][1]
+    down, weight = _resample_rows(pixels.astype(np.uint32), height)
+    across, other = _resample_rows(np.ascontiguousarray(down.T, dtype=np.float64), width)
+    return across.T, weight * other
 
 
-def _resample_rows(values: NDArray[np.int64], rows: int) -> tuple[NDArray[np.int64], int]:
+def _resample_rows(values: NDArray[Any], rows: int) -> tuple[NDArray[Any], int]:
     """Resample the first axis to ``rows``: area mean when it shrinks, linear interpolation when it grows."""
     count = values.shape[0]
     if rows == count:
         return values, 1
-    if rows < count:
-        # Output row i covers [i, i + 1) * count / rows. With the running sum, the integral up to a point is the sum
-        # of whole rows below it plus a fraction of the next; everything is multiplied by ``rows`` to stay whole.
-        total = np.zeros((count + 1, *values.shape[1:]), dtype=np.int64)
-        np.cumsum(values, axis=0, out=total[1:])
-        whole, part = np.divmod(np.arange(rows + 1, dtype=np.int64) * count, rows)
-        integral = rows * total[whole] + part[:, None] * values[np.minimum(whole, count - 1)]
-        return np.diff(integral, axis=0), count
-    # Centres: input coordinate of output row i is (2 i + 1) count / (2 rows) - 1/2, clamped to the first and last row.
+    first, weights_RT = _area_weights(count, rows) if rows < count else _linear_weights(count, rows)
+    total = np.zeros((rows, *values.shape[1:]), dtype=values.dtype)
+    # By blocks of output rows that stay in the processor's cache for all of their taps.
+    step = max(1, _BLOCK_BYTES // max(1, total[0].nbytes))
+    for begin in range(0, rows, step):
+        block = slice(begin, begin + step)
+        for tap in range(weights_RT.shape[1]):
+            row = np.minimum(first[block] + tap, count - 1)
+            total[block] += values[row] * weights_RT[block, tap, None].astype(values.dtype)
+    return total, int(weights_RT[0].sum())
+
+
+def _area_weights(count: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First input row of each output row, and the weights [R, T] of it and those that follow; they sum to ``count``.
+
+    Output row i covers [i, i + 1) x count / rows of the input; all is multiplied by ``rows`` to stay whole.
+    """
+    begin = np.arange(rows, dtype=np.int64) * count
+    first = begin // rows
+    taps = int(np.max((begin + count - 1) // rows - first)) + 1
+    below = (first[:, None] + np.arange(taps)) * rows
+    overlap = np.minimum(below + rows, begin[:, None] + count) - np.maximum(below, begin[:, None])
+    return first, np.maximum(overlap, 0)
+
+
+def _linear_weights(count: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Input row below the centre of each output row, and the weights [R, 2] of it and the next; they sum to 2 x rows.
+
+    The centre of output row i lies at (2 i + 1) count / (2 rows) - 1/2, clamped to the first and last input row.
+    """
     position = (2 * np.arange(rows, dtype=np.int64) + 1) * count - rows
-    whole, part = np.divmod(np.clip(position, 0, 2 * rows * (count - 1)), 2 * rows)
-    after = np.minimum(whole + 1, count - 1)
-    return (2 * rows - part)[:, None] * values[whole] + part[:, None] * values[after], 2 * rows
+    first, part = np.divmod(np.clip(position, 0, 2 * rows * (count - 1)), 2 * rows)
+    return first, np.stack([2 * rows - part, part], axis=1)

@@ -14,6 +14,9 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 RadiographView = Literal["frontal", "lateral", "unknown"]
 
+Projection = Literal["PA", "AP", "LL", "RL", "lateral"]
+"""Way of the beam (PS3.3, section C.8.7.1.1.1); ``"lateral"`` where the file does not say from which side."""
+
 
 @dataclass(frozen=True, eq=False)
 class Radiograph:
@@ -28,6 +31,8 @@ class Radiograph:
         ``uint8`` or ``uint16`` ``[H, W]``, larger is brighter.
     view
         ``"frontal"``, ``"lateral"`` or ``"unknown"``.
+    projection
+        The way of the beam; ``None`` where the file does not say.
     spacing_mm
         Distance between rows in millimetres at the detector; ``None`` when the file does not say.
     photometric
@@ -49,6 +54,7 @@ class Radiograph:
     transfer_syntax: str
     bits_stored: int
     pixel_hash: str
+    projection: Projection | None = None
     study_uid: str | None = field(default=None, repr=False)
     sop_uid: str | None = field(default=None, repr=False)
     patient_id: str | None = field(default=None, repr=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.imaging.dicom import check_file_size, looks_like_dicom, read_dicom
+from medfilip.imaging.dicom import read_dicom
+from medfilip.imaging.dicom_file import check_file_size, looks_like_dicom
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.radiograph import Radiograph, pixel_hash

@@ -6,6 +6,7 @@ up for each pixel: exact, and many times faster than on a whole image in floatin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.dicom_file import text_of
 from medfilip.imaging.radiograph import Pixels
 
 
@@ -39,18 +41,19 @@ def to_monochrome2(stored: NDArray[Any], dataset: Dataset) -> Pixels:
     MedfilipError
         ``IMAGE_UNDECODABLE`` if the transformation gives no finite values.
     """
-    info = np.iinfo(stored.dtype)
-    domain = np.arange(info.min, info.max + 1, dtype=np.int64)
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     top = 255 if bits <= 8 else 65535
+    unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+    domain = np.arange(2 ** (8 * stored.dtype.itemsize)).astype(unsigned).view(stored.dtype).astype(np.int64)
+    index = np.ascontiguousarray(stored).view(unsigned)
+    padding = _padding(domain, dataset)
     modality = apply_modality_lut(domain, dataset)
-    index = stored.astype(np.int32) - int(info.min)
     unit = _voi_unit(modality, dataset)
     if unit is None:
-        if bits <= 8 and info.min == 0 and np.array_equal(modality, domain):
+        if bits <= 8 and stored.dtype == unsigned and np.array_equal(modality, domain):
             unit = np.clip(domain / 255.0, 0.0, 1.0)
         else:
-            low, high = _range_of(modality, index)
+            low, high = _range_of(modality, index, padding)
             unit = np.clip((modality - low) / (high - low if high > low else 1.0), 0.0, 1.0)
     if not np.isfinite(unit).all():
         raise MedfilipError(
@@ -60,15 +63,27 @@ def to_monochrome2(stored: NDArray[Any], dataset: Dataset) -> Pixels:
         )
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         unit = 1.0 - unit
+    unit[padding] = 0.0
     table = np.rint(unit * top).astype(np.uint8 if bits <= 8 else np.uint16)
-    return np.ascontiguousarray(table[index])
+    return np.take(table, index)
 
 
-def _range_of(modality: NDArray[Any], index: NDArray[np.int32]) -> tuple[float, float]:
-    """Smallest and largest modality value that occurs in the image."""
-    occurring = np.bincount(index.ravel(), minlength=len(modality)) > 0
-    values = modality[occurring].astype(np.float64)
-    return float(values.min()), float(values.max())
+def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
+    """Return which stored values only fill what was not exposed: on display they are background (C.7.5.1.1.2)."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return np.zeros(len(domain), np.bool_)
+    other = limit if isinstance(limit, int) else value
+    padding: NDArray[np.bool_] = (domain >= min(value, other)) & (domain <= max(value, other))
+    return padding
+
+
+def _range_of(modality: NDArray[Any], index: NDArray[Any], padding: NDArray[np.bool_]) -> tuple[float, float]:
+    """Smallest and largest modality value that occurs in the image, padding left out."""
+    occurring = np.zeros(len(modality), np.bool_)
+    occurring[index.ravel()] = True
+    values = modality[occurring & ~padding].astype(np.float64)
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
 
 
 def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] | None:
@@ -79,7 +94,7 @@ def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] |
         values = apply_voi_lut(np.rint(modality).astype(np.int64), dataset)
         mapped: NDArray[np.float64] = np.clip(values.astype(np.float64) / (2**depth - 1), 0.0, 1.0)
         return mapped
-    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
+    if not _has_window(dataset):
         return None
     # pydicom derives the output range from the rescale attributes, which turns the image around when the slope is
     # negative. The window alone, with a plain 16-bit output range, says the same without that.
@@ -91,3 +106,13 @@ def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] |
         window.VOILUTFunction = dataset.VOILUTFunction
     unit: NDArray[np.float64] = np.clip(apply_voi_lut(modality.astype(np.float64), window) / 65535.0, 0.0, 1.0)
     return unit
+
+
+def _has_window(dataset: Dataset) -> bool:
+    """Whether there is a window of some width: some writers fill in 0, which means that there is none."""
+    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if center is None or width is None:
+        return False
+    first = width[0] if isinstance(width, Sequence) and not isinstance(width, str) and len(width) else width
+    exact = text_of(dataset, "VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID")
+    return float(first) > 0 if exact else float(first) >= 1

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.imaging import dicom as module
+from medfilip.imaging import dicom_file, dicom_pixels
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.limits import DEFLATED_LITTLE, IMPLICIT_LITTLE, ImageLimits
 from medfilip.imaging.radiograph import pixel_hash
+
+
+def region(meaning: str) -> list[Dataset]:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "1", "SCT", meaning
+    return [item]
 
 
 def code_of(data: bytes, limits: ImageLimits) -> ErrorCode:
@@ -67,6 +74,12 @@ def test_a_bare_data_set_is_read(dicom, ramp, limits) -> None:
     [
         ({"Modality": "CT"}, ErrorCode.IMAGE_UNSUPPORTED),
         ({"Modality": "MG"}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"BodyPartExamined": None, "AnatomicRegionSequence": region("Knee")}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"PresentationIntentType": "FOR PROCESSING"}, ErrorCode.IMAGE_UNSUPPORTED),
+        ({"BurnedInAnnotation": "YES"}, ErrorCode.IMAGE_BURNED_IN),
+        ({"Rows": 31}, ErrorCode.IMAGE_UNDECODABLE),
+        ({"NumberOfFrames": 65}, ErrorCode.IMAGE_UNSUPPORTED),
+        ({"BitsStored": 17, "HighBit": 16}, ErrorCode.IMAGE_UNSUPPORTED),
         ({"Modality": None}, ErrorCode.IMAGE_NOT_CHEST),
         ({"BodyPartExamined": "KNEE"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"BodyPartExamined": "L SPINE"}, ErrorCode.IMAGE_NOT_CHEST),
@@ -89,14 +102,14 @@ def test_a_body_part_that_may_be_a_chest_is_accepted(dicom, ramp, limits, body_p
 
 
 def test_claimed_size_is_refused_before_decoding(dicom, ramp, limits, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_native_values", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(dicom_pixels, "_native_values", lambda *_: pytest.fail("decoded"))
     assert code_of(dicom(ramp, Rows=60000, Columns=60000), limits) == ErrorCode.IMAGE_TOO_LARGE
     small = ImageLimits(max_inflated_bytes=ramp.nbytes - 1)
     assert code_of(dicom(ramp), small) == ErrorCode.IMAGE_TOO_LARGE
 
 
 def test_file_size_is_checked_before_the_header(dicom, ramp, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_parse", lambda *_: pytest.fail("parsed"))
+    monkeypatch.setattr(dicom_file, "_parse", lambda *_: pytest.fail("parsed"))
     assert code_of(dicom(ramp), ImageLimits(max_file_bytes=1000)) == ErrorCode.IMAGE_TOO_LARGE
 
 
@@ -112,6 +125,57 @@ def test_a_deflate_bomb_is_not_inflated(dicom, ramp) -> None:
 def test_a_transfer_syntax_outside_the_list_is_refused(dicom, ramp) -> None:
     only_native = ImageLimits(transfer_syntaxes=frozenset({IMPLICIT_LITTLE}))
     assert code_of(dicom(ramp), only_native) == ErrorCode.IMAGE_UNSUPPORTED
+
+
+def test_burned_in_annotation_is_read_when_it_was_checked(dicom, ramp) -> None:
+    checked = ImageLimits(accept_burned_in=True)
+    assert read_dicom(dicom(ramp, BurnedInAnnotation="YES"), checked).view == "frontal"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "projection", "view"),
+    [
+        ({"ViewPosition": "AP"}, "AP", "frontal"),
+        ({"ViewPosition": "XTABLE LATERAL"}, "lateral", "lateral"),
+        ({"ViewPosition": "", "ViewCodeSequence": region("postero-anterior")}, "PA", "frontal"),
+        ({"ViewPosition": None, "ViewCodeSequence": region("left lateral")}, "LL", "lateral"),
+        ({"ViewPosition": "LAO"}, None, "unknown"),
+        ({"ViewPosition": None}, None, "unknown"),
+    ],
+)
+def test_the_view_is_that_of_the_header(dicom, ramp, limits, attributes, projection, view) -> None:
+    result = read_dicom(dicom(ramp, **attributes), limits)
+    assert (result.projection, result.view) == (projection, view)
+
+
+def test_a_header_of_millions_of_elements_is_refused_early(dicom, ramp, limits) -> None:
+    data = dicom(ramp, syntax=IMPLICIT_LITTLE)
+    length = struct.unpack_from("<I", data, 140)[0]
+    begin = 144 + length
+    empty = struct.pack("<HHI", 0x0007, 0x0010, 0)
+    bomb = data[:begin] + empty * 1_000_000 + data[begin:]
+    assert code_of(bomb, limits) == ErrorCode.IMAGE_TOO_LARGE
+    item = struct.pack("<HHIHHI", 0x0008, 0x1140, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    nested = data[:begin] + item + empty * 1_000_000 + data[begin:]
+    assert code_of(nested, limits) == ErrorCode.IMAGE_TOO_LARGE
+
+
+def test_private_attributes_are_skipped_unread(dicom, ramp, limits) -> None:
+    data = dicom(ramp, syntax=IMPLICIT_LITTLE)
+    length = struct.unpack_from("<I", data, 140)[0]
+    begin = 144 + length
+    private = struct.pack("<HHI", 0x0007, 0x1010, 9_000_000) + b"CANARY" * 1_500_000
+    assert read_dicom(data[:begin] + private + data[begin:], limits).pixel_hash == read_dicom(data, limits).pixel_hash
+
+
+def test_values_at_the_top_of_the_word_are_moved_down(dicom, ramp, limits) -> None:
+    shifted = dicom(ramp << 4, BitsStored=12, HighBit=15)
+    assert read_dicom(shifted, limits).pixel_hash == read_dicom(dicom(ramp), limits).pixel_hash
+
+
+def test_bits_above_the_stored_ones_are_no_values(dicom, ramp, limits) -> None:
+    overlaid = dicom(ramp | (np.arange(64, dtype=np.uint16) % 2 << 13))
+    assert read_dicom(overlaid, limits).pixel_hash == read_dicom(dicom(ramp), limits).pixel_hash
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00" * 500, b"%PDF-1.7" + b"x" * 300, b"DICM"])

@@ -35,6 +35,16 @@ def test_jpeg(grey, limits, decoder) -> None:
     assert np.abs(result.pixels.astype(int) - grey).max() < 8
 
 
+def test_the_orientation_of_a_jpeg_is_undone(limits, decoder) -> None:
+    tall = np.zeros((64, 32), np.uint8)
+    tall[:32] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to stand upright
+    sideways = np.ascontiguousarray(np.rot90(tall))
+    pixels = read_image(encode(sideways, "JPEG", quality=95, exif=exif), limits, decoder).pixels
+    assert pixels.shape == tall.shape and np.abs(pixels.astype(int) - tall).max() < 20
+
+
 def test_a_grey_image_saved_in_colour_is_read(grey, limits, decoder) -> None:
     assert np.array_equal(read_image(encode(np.dstack([grey] * 3), "PNG"), limits, decoder).pixels, grey)
 

@@ -47,6 +47,21 @@ def test_window_applies_to_rescaled_values() -> None:
     assert np.abs(to_monochrome2(stored, both)[0] / 65535 - [0.5 / 97 + 0.0, 0.5, 1.0]).max() < 6e-3
 
 
+def test_padding_is_background_and_not_part_of_the_range() -> None:
+    stored = np.array([[0, 1000, 3000, 4095]], np.uint16)
+    padded = attributes(PixelPaddingValue=4095)
+    assert to_monochrome2(stored, padded).tolist() == [[0, 21845, 65535, 0]]
+    ranged = attributes(PixelPaddingValue=4095, PixelPaddingRangeLimit=3000, PhotometricInterpretation="MONOCHROME1")
+    assert to_monochrome2(stored, ranged).tolist() == [[65535, 0, 0, 0]]
+    assert to_monochrome2(stored, attributes(PixelPaddingValue=0, PixelPaddingRangeLimit=4095)).max() == 0
+
+
+@pytest.mark.parametrize("width", [0, 0.5, -3])
+def test_a_window_of_no_width_is_none(width) -> None:
+    stored = np.array([[1000, 3000]], np.uint16)
+    assert to_monochrome2(stored, attributes(WindowCenter=0, WindowWidth=width)).tolist() == [[0, 65535]]
+
+
 def test_negative_slope_turns_the_image_around_once() -> None:
     stored = np.array([[0, 4095]], np.uint16)
     plain = attributes(RescaleSlope=-1, RescaleIntercept=4095)
