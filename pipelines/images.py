@@ -2,140 +2,195 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import pseudonym
+from medfilip.findings.labels import LabelSet
+from medfilip.imaging.dicom import view_in_words
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.listing import read_part
 from medfilip.imaging.preprocess import png_encode, to_store
 from medfilip.imaging.radiograph import Radiograph
 from medfilip.imaging.reader import read_image
+from medfilip.reports.report import SPLIT_NAMES
 from medfilip.storage.location import Location
-from medfilip.storage.schemas import IMAGES, REJECTED
+from medfilip.storage.schemas import IMAGES, REJECTED, RESOLVED_FINDINGS
 from medfilip.storage.shards import write_shard
 from pipelines.row_index import IndexRow, write_index
 
-FILES_PER_PART = 64
 PHANTOM = "phantom"
 """Source of synthetic rows: what is trained on them says so wherever it answers."""
-_NO_IMAGES = (
-    ".csv", ".gz", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py", ".tsv", ".txt",
-    ".xml", ".yaml", ".yml", ".zip",
-)  # fmt: skip
-"""Names that are surely no image. Everything else is read: DICOM files have any name, often a bare UID."""
+_OLDEST = 90
+"""Ages above are told as this one: there are few such people (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
 
 
 @dataclass(frozen=True)
-class ImagePart:
-    """A share of the image files: paths relative to their folder, in a fixed order."""
+class ImageOptions:
+    """How images are ingested.
 
-    number: int
-    folder: Location
-    names: tuple[str, ...]
+    Attributes
+    ----------
+    key
+        The project's key, for pseudonyms.
+    limits
+        Bounds on a file.
+    store_size
+        Long side of stored images, in pixels.
+    excluded
+        Ids of patients and studies that are left out.
+    keep_characteristics
+        Whether sex and age are kept.
+    source
+        Source of rows whose table names none; ``None``: ``dicom`` or ``image``.
+    """
 
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files below a folder, by path relative to it; ``others`` is the number of files of other kinds."""
-
-    names: list[str]
-    stamps: list[tuple[int, int]]
-    others: int
-
-
-def list_images(folder: Location) -> ImageFiles:
-    """List the files below a folder that may be images, with size in bytes and time of change in nanoseconds."""
-    if not folder.is_dir():
-        raise MedfilipError(
-            ErrorCode.INPUT_NOT_FOUND, f"There is no folder of images at {folder}.", fix="Check the setting 'images'."
-        )
-    files = folder.files()
-    found = [file for file in files if not file.path.lower().endswith(_NO_IMAGES)]
-    if not found:
-        raise MedfilipError(
-            ErrorCode.INPUT_EMPTY, f"There are no image files below {folder}.", fix="Check the setting 'images'."
-        )
-    names = [file.path.removeprefix(folder.path + "/") for file in found]
-    return ImageFiles(names, [(file.size, file.mtime_ns or 0) for file in found], len(files) - len(found))
+    key: bytes
+    limits: ImageLimits
+    store_size: int
+    excluded: frozenset[str]
+    keep_characteristics: bool
+    source: str | None
 
 
-def plan_images(folder: Location, names: list[str]) -> list[ImagePart]:
-    """Cut the files into parts."""
-    return [
-        ImagePart(number, folder, tuple(names[begin : begin + FILES_PER_PART]))
-        for number, begin in enumerate(range(0, len(names), FILES_PER_PART))
-    ]
+class ImageIngester:
+    """Stages parts of a listing; compressed pixels of all of them are decoded in one killable process.
 
+    Parameters
+    ----------
+    folder
+        Where the files lie.
+    listing
+        File of the listing, a row group a part.
+    staging
+        Where rows are staged.
+    options
+        How images are ingested.
+    labels
+        The label set of the listing, if there is one.
+    """
 
-def ingest_images(
-    part: ImagePart,
-    *,
-    staging: Location,
-    key: bytes,
-    limits: ImageLimits,
-    store_size: int,
-    excluded: frozenset[str],
-    synthetic: bool,
-) -> dict[str, Any]:
-    """Read the files of a part and stage ``images`` rows without a split; one bad file costs one row."""
-    rows: list[dict[str, Any]] = []
-    rejected: list[dict[str, object]] = []
-    with IsolatedDecoder(limits) as decoder:
-        for name in part.names:
-            image_id = pseudonym(key, "file", name)
+    def __init__(
+        self, folder: Location, listing: Location, staging: Location, options: ImageOptions, labels: LabelSet | None
+    ) -> None:
+        self._folder, self._listing, self._staging = folder, listing, staging
+        self._options, self._labels = options, labels
+        self._decoder = IsolatedDecoder(options.limits)
+
+    def __call__(self, part: int) -> dict[str, Any]:
+        """Read the files of a part and stage its rows, without a split of our own; one bad file costs one row."""
+        rows: list[dict[str, Any]] = []
+        rejected: list[dict[str, object]] = []
+        states: dict[str, list[str]] = {}
+        for listed in read_part(self._listing, part).to_pylist():
+            image_id = pseudonym(self._options.key, "file", listed["name"])
             try:
-                data = _read_bounded(part.folder / name, limits)
-                image = read_image(data, limits, decoder)
-                if excluded & {image.patient_id, image.study_uid}:
-                    raise MedfilipError(ErrorCode.EXCLUDED, "The image is on the list of excluded ids.")
-                row = _row(image, image_id, key, store_size)
-                rows.append(row | {"source": PHANTOM} if synthetic else row)
+                row = self._row(listed, image_id)
             except MedfilipError as error:
                 rejected.append({"id": image_id, "stage": "ingest", "code": error.code, "message": error.message})
-    path = f"part-{part.number:05d}.parquet"
-    write_shard(staging / "images", path, IMAGES, IMAGES.from_rows(rows))
-    write_index(staging / f"images_index/{path}", map(_index_row, rows), key)
-    write_shard(staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
-    return {"path": path, "rows": len(rows), "rejected": len(rejected)}
+                continue
+            rows.append(row)
+            if listed["labels"] is not None:
+                states.setdefault(row["study_id"], []).append(listed["labels"])
+        path = f"part-{part:05d}.parquet"
+        write_shard(self._staging / "images", path, IMAGES, IMAGES.from_rows(rows))
+        write_index(self._staging / f"images_index/{path}", map(_index_row, rows), self._options.key)
+        write_shard(self._staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
+        if self._labels is not None:
+            write_shard(self._staging / "labels", path, RESOLVED_FINDINGS, _findings(self._labels, states))
+        return {"path": path, "rows": len(rows), "rejected": len(rejected)}
+
+    def _row(self, listed: dict[str, Any], image_id: str) -> dict[str, Any]:
+        options = self._options
+        image = read_image(self._read(listed), options.limits, self._decoder)
+        patient = listed["patient_id"] or image.patient_id
+        study = listed["study_id"] or image.study_uid
+        if options.excluded & {patient, study, image.patient_id, image.study_uid}:
+            raise MedfilipError(ErrorCode.EXCLUDED, "The image is on the list of excluded ids.")
+        pixels = to_store(image.pixels, options.store_size)
+        height, width = image.pixels.shape
+        own = pseudonym(options.key, "image", image.sop_uid) if image.sop_uid else image_id
+        return {
+            "image_id": own,
+            "study_id": pseudonym(options.key, "study", study or image_id),
+            "patient_id": pseudonym(options.key, "patient", patient or study or image_id),
+            **_view(listed, image),
+            "pixels": png_encode(pixels),
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+            "bits": pixels.dtype.itemsize * 8,
+            "spacing_mm": image.spacing_mm * height / pixels.shape[0] if image.spacing_mm else None,
+            "source_height": height,
+            "source_width": width,
+            "source_photometric": image.photometric,
+            "source_transfer_syntax": image.transfer_syntax,
+            "pixel_hash": image.pixel_hash,
+            **(_characteristics(listed, image) if options.keep_characteristics else {}),
+            "source": options.source or listed["source"] or ("dicom" if image.sop_uid else "image"),
+            "split": _split(listed["split"]),
+        }
+
+    def _read(self, listed: dict[str, Any]) -> bytes:
+        limit = self._options.limits.max_file_bytes
+        if listed["bytes"] < 0:
+            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
+        if listed["bytes"] > limit:
+            raise MedfilipError(
+                ErrorCode.IMAGE_TOO_LARGE,
+                f"The file has {listed['bytes']} bytes; the limit is {limit}.",
+                fix="Raise limits.max_file_bytes if such files are expected.",
+            )
+        try:
+            data: bytes = (self._folder / listed["name"]).read_bytes()
+        except FileNotFoundError:
+            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
+        return data
 
 
 def _index_row(row: dict[str, Any]) -> IndexRow:
     return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
 
 
-def _read_bounded(file: Location, limits: ImageLimits) -> bytes:
-    size = file.size()
-    if size > limits.max_file_bytes:
-        raise MedfilipError(
-            ErrorCode.IMAGE_TOO_LARGE,
-            f"The file has {size} bytes; the limit is {limits.max_file_bytes}.",
-            fix="Raise limits.max_file_bytes if such files are expected.",
-        )
-    return file.read_bytes()
+def _view(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
+    """Return what is known of the view: a table stands over the header, since somebody made it for this corpus."""
+    view, position = view_in_words(listed["view"])
+    if view != "unknown":
+        return {"view": view, "view_source": "table", "view_position": position}
+    if image.view != "unknown":
+        return {"view": image.view, "view_source": "header", "view_position": image.view_position}
+    return {"view": "unknown", "view_source": None, "view_position": None}
 
 
-def _row(image: Radiograph, image_id: str, key: bytes, store_size: int) -> dict[str, Any]:
-    study = image.study_uid or image_id
-    pixels = to_store(image.pixels, store_size)
-    return {
-        "image_id": pseudonym(key, "image", image.sop_uid) if image.sop_uid else image_id,
-        "study_id": pseudonym(key, "study", study),
-        "patient_id": pseudonym(key, "patient", image.patient_id or study),
-        "view": image.view,
-        "pixels": png_encode(pixels),
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "bits": pixels.dtype.itemsize * 8,
-        "spacing_mm": image.spacing_mm * image.pixels.shape[0] / pixels.shape[0] if image.spacing_mm else None,
-        "source_photometric": image.photometric,
-        "source_transfer_syntax": image.transfer_syntax,
-        "pixel_hash": image.pixel_hash,
-        "source": "dicom" if image.sop_uid else "image",
-        "split": None,
-    }
+def _characteristics(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
+    sex = (listed["sex"] or image.sex or "").strip().upper()[:1]
+    return {"sex": sex if sex in ("F", "M", "O") else None, "age_years": age_years(listed["age"] or image.age)}
+
+
+def age_years(text: str | None) -> int | None:
+    """Return an age in whole years, at most 90: ``57``, ``57.0``, or an Age String (PS3.5, 6.2) such as ``004M``."""
+    match = re.fullmatch(r"\s*(\d{1,3})(?:\.\d*)?\s*([DWMY]?)\s*", (text or "").upper())
+    if match is None:
+        return None
+    years = int(match[1]) // {"D": 365, "W": 52, "M": 12}.get(match[2], 1)
+    return min(years, _OLDEST)
+
+
+def _split(stated: str | None) -> str | None:
+    if not (stated or "").strip():
+        return None
+    split = SPLIT_NAMES.get(str(stated).strip().lower())
+    if split is None:
+        raise MedfilipError(ErrorCode.SPLIT_UNKNOWN, f"The split is none of {', '.join(SPLIT_NAMES)}.")
+    return split
+
+
+def _findings(labels: LabelSet, states: dict[str, list[str]]) -> Any:
+    rows = [row for study, said in states.items() for row in labels.findings(labels.merge(said), study)]
+    return RESOLVED_FINDINGS.from_rows(rows)
 
 
 def rejected_rows(table: Any) -> Iterator[tuple[str, int]]:

@@ -128,14 +128,14 @@ def look_over(look: Look, shares: Mapping[str, float]) -> Decided:
     for name in ("patient", "draw"):
         look.keys[name][named.rows] = look.keys[name][named.others]
     verdicts, addenda = np.zeros(len(look.keys), np.int8), [_NO_PAIRS]
-    for rows in _batches(look, _questionable_reports(look)):
+    for rows in _batches(look, _questionable_reports(look), ("study", "row_id")):
         decisions = decide_reports(rows)
         for number, code in decisions.refused.items():
             verdicts[number] = _VERDICTS[code]
         verdicts[list(decisions.merged)] = Verdict.MERGED
         found = [(row, addendum) for row, appended in decisions.addenda.items() for addendum in appended]
         addenda.append(np.array(found, np.int64).reshape(-1, 2))
-    for rows in _batches(look, _questionable_images(look)):
+    for rows in _batches(look, _questionable_images(look), ("row_id", "content")):
         verdicts[find_duplicates(rows)] = Verdict.DUPLICATE
     keys = look.keys
     splits = assign_splits(keys["patient"], (keys["study"], keys["content"]), keys["draw"], shares, keys["stated"])
@@ -173,7 +173,7 @@ def _questionable_reports(look: Look) -> Numbers:
 
 def _questionable_images(look: Look) -> Numbers:
     keys = look.keys[look.reports :]
-    return look.reports + np.flatnonzero(repeated(keys["row_id"]) | repeated(_of_study(keys)))
+    return look.reports + np.flatnonzero(repeated(keys["row_id"]) | repeated(keys["content"]))
 
 
 def _of_study(keys: RowKeys) -> npt.NDArray[np.uint64]:
@@ -181,12 +181,12 @@ def _of_study(keys: RowKeys) -> npt.NDArray[np.uint64]:
     return np.asarray(keys["study"] * _ODD + keys["content"], np.uint64)
 
 
-def _batches(look: Look, numbers: Numbers) -> Iterator[dict[int, IndexRow]]:
-    """Yield rows with their ids, in the order of the corpus; rows with a study or id in common are in one batch."""
+def _batches(look: Look, numbers: Numbers, linked: Sequence[str]) -> Iterator[dict[int, IndexRow]]:
+    """Yield rows with their ids, in the order of the corpus; what is linked by a key is in one batch."""
     if not len(numbers):
         return
     table = pa.concat_tables(look.rows(numbers))
-    groups = connected([look.keys[name][numbers] for name in ("study", "row_id")])
+    groups = connected([look.keys[name][numbers] for name in linked])
     order = np.argsort(groups, kind="stable")
     begin = 0
     while begin < len(order):

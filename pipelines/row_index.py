@@ -134,16 +134,19 @@ def _read(file: Location, columns: list[str]) -> pa.Table:
 
 
 def find_duplicates(rows: Rows) -> list[int]:
-    """Return the rows whose id, or content within their study, an earlier row already has.
+    """Return the rows whose id or content an earlier row that stands already has.
 
-    The same words about the same patient in another study are no duplicate: a second normal radiograph.
+    Equal pixels in another study are a duplicate too: no two exposures are alike to the last bit, so it is a copy
+    under another name, whatever it is called.
     """
-    seen: set[object] = set()
+    seen: set[tuple[str, str]] = set()
     repeated: list[int] = []
     for number, row in rows.items():
-        if row.row_id in seen or (row.study, row.content) in seen:
+        mine = {("id", row.row_id), ("content", row.content)}
+        if mine & seen:
             repeated.append(number)
-        seen.update((row.row_id, (row.study, row.content)))
+        else:
+            seen |= mine
     return repeated
 
 

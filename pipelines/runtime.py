@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -82,6 +82,83 @@ def map_parts(
     except ray.exceptions.RayError as error:
         raise task_error(error) from error
     return [json.loads((records / name).read_bytes()) for name in names]
+
+
+def stream_parts(
+    staging: Location,
+    phase: str,
+    worker: Callable[..., Callable[[PartT], dict[str, Any]]],
+    arguments: Mapping[str, Any],
+    parts: Sequence[PartT],
+    *,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Do as `map_parts` does with workers that keep something from part to part: a pool of Ray Data's actors.
+
+    ``worker(**arguments)``, a class of ours, is made once in each actor and called with each part. How parts are
+    recorded, and what must hold of what is written, is as there.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    records = staging / "records" / phase
+    done = {location.name for location in records.children()}
+    names = [f"part-{number:05d}.json" for number in range(len(parts))]
+    waiting = [number for number, name in enumerate(names) if name not in done]
+    if waiting:
+        ours = {"worker": worker, "arguments": dict(arguments), "parts": ray.put(list(parts)), "records": records}
+        actors = min(len(waiting), local_concurrency() or int(ray.cluster_resources().get("CPU", 1)))
+        items = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
+        streamed = items.map(
+            _PartWorker,
+            fn_constructor_kwargs=ours,
+            compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=2),
+            num_cpus=1,
+            max_restarts=3,  # Ray Data's own number is without end: a part that ends its process would never be told
+            max_task_retries=3,
+        )
+        show = progress or no_progress
+        try:
+            with _original_errors(), show(phase, "parts", len(names), lambda: len(records.children())):
+                for _ in streamed.iter_batches(batch_size=None, prefetch_batches=0):
+                    pass
+        except (ray.exceptions.RayError, MedfilipError, OSError) as error:
+            raise task_error(error) from error
+    return [json.loads((records / name).read_bytes()) for name in names]
+
+
+class _PartWorker:
+    """An actor of `stream_parts`."""
+
+    def __init__(
+        self,
+        worker: Callable[..., Callable[[Any], dict[str, Any]]],
+        arguments: dict[str, Any],
+        parts: Any,
+        records: Location,
+    ) -> None:
+        import ray
+
+        self._work, self._parts, self._records = worker(**arguments), ray.get(parts), records
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = int(row["part"])
+        record = json.dumps(self._work(self._parts[number])).encode()
+        (self._records / f"part-{number:05d}.json").write_bytes(record)
+        return {"part": number}
+
+
+@contextmanager
+def _original_errors() -> Iterator[None]:
+    """Let Ray Data raise what a worker raised: its own wrapper loses code and fix on the way to the driver."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before, context.raise_original_map_exception = context.raise_original_map_exception, True
+    try:
+        yield
+    finally:
+        context.raise_original_map_exception = before
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class ErrorCode(StrEnum):
     IMAGE_UNSUPPORTED = "image_unsupported"
     IMAGE_NOT_CHEST = "image_not_chest"
     IMAGE_BURNED_IN = "image_burned_in"
+    IMAGE_MISSING = "image_missing"
     IMAGE_DUPLICATE = "image_duplicate"
     IMAGE_DECODE_TIMEOUT = "image_decode_timeout"
     # model, training, evaluation

@@ -18,7 +18,7 @@ from medfilip.imaging.dicom_file import guarded, parse_dicom, text_of
 from medfilip.imaging.dicom_pixels import PixelClaim, pixel_claim, stored_values, unsupported
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.radiograph import Projection, Radiograph, RadiographView, pixel_hash
+from medfilip.imaging.radiograph import Radiograph, RadiographView, ViewPosition, pixel_hash
 from medfilip.imaging.windowing import to_monochrome2
 
 _RADIOGRAPHIC = frozenset({"CR", "DX", "RG"})
@@ -33,7 +33,7 @@ _OTHER_BODY_PART_WORDS = (
 _OTHER_BODY_PARTS = frozenset(_OTHER_BODY_PART_WORDS.split())
 """Body Part Examined values (PS3.16, annex L, without spaces and underscores) that are surely not a chest."""
 
-_PROJECTIONS: dict[str, Projection] = {
+_VIEW_POSITIONS: dict[str, ViewPosition] = {
     "PA": "PA",
     "POSTEROANTERIOR": "PA",
     "AP": "AP",
@@ -49,24 +49,31 @@ _PROJECTIONS: dict[str, Projection] = {
     "RL": "RL",
     "RLAT": "RL",
     "RIGHTLATERAL": "RL",
-    "LATERAL": "lateral",
-    "LAT": "lateral",
-    "XTABLELATERAL": "lateral",
+    "LATERAL": "LATERAL",
+    "LAT": "LATERAL",
+    "XTABLELATERAL": "LATERAL",
 }
 """View Position (PS3.3, section C.8.7.1.1.1 and usage), or the meaning of a View Code (PS3.16, CID 4010); letters only.
 Oblique and swimmer's views are neither frontal nor lateral."""
 
 
-def projection_of(position: str | None) -> Projection | None:
-    """Return the projection that a view position in words names; ``None`` if it names none that is known."""
-    return _PROJECTIONS.get(re.sub(r"[^A-Z]", "", (position or "").upper()))
+def view_position_of(position: str | None) -> ViewPosition | None:
+    """Return the view position that words name; ``None`` if it names none that is known."""
+    return _VIEW_POSITIONS.get(re.sub(r"[^A-Z]", "", (position or "").upper()))
 
 
-def view_of(projection: Projection | None) -> RadiographView:
-    """Return the view that a projection gives."""
-    if projection is None:
+def view_in_words(words: str | None) -> tuple[RadiographView, ViewPosition | None]:
+    """Return view and view position that a table or header names: ``PA``, ``LL``, ``Frontal``, ``lateral`` …."""
+    plain = (words or "").strip().lower()
+    position = view_position_of(words)
+    return ("frontal", None) if plain == "frontal" else (view_of(position), position)
+
+
+def view_of(view_position: ViewPosition | None) -> RadiographView:
+    """Return the view that a view position gives."""
+    if view_position is None:
         return "unknown"
-    return "frontal" if projection in ("PA", "AP") else "lateral"
+    return "frontal" if view_position in ("PA", "AP") else "lateral"
 
 
 def read_dicom(data: bytes, limits: ImageLimits, decoder: IsolatedDecoder | None = None) -> Radiograph:
@@ -141,11 +148,11 @@ def _check_presentation(dataset: Dataset, limits: ImageLimits) -> None:
 
 
 def _radiograph(dataset: Dataset, claim: PixelClaim, pixels: NDArray[Any]) -> Radiograph:
-    projection = _projection(dataset)
+    view_position = _view_position(dataset)
     return Radiograph(
         pixels=pixels,
-        view=view_of(projection),
-        projection=projection,
+        view=view_of(view_position),
+        view_position=view_position,
         spacing_mm=_spacing(dataset),
         photometric=claim.photometric,
         transfer_syntax=claim.transfer_syntax,
@@ -159,11 +166,11 @@ def _radiograph(dataset: Dataset, claim: PixelClaim, pixels: NDArray[Any]) -> Ra
     )
 
 
-def _projection(dataset: Dataset) -> Projection | None:
+def _view_position(dataset: Dataset) -> ViewPosition | None:
     """View Position, or what the View Code means where that is empty, as in many DX files."""
-    found = projection_of(text_of(dataset, "ViewPosition"))
+    found = view_position_of(text_of(dataset, "ViewPosition"))
     if found is None and dataset.get("ViewCodeSequence"):
-        found = projection_of(text_of(dataset.ViewCodeSequence[0], "CodeMeaning"))
+        found = view_position_of(text_of(dataset.ViewCodeSequence[0], "CodeMeaning"))
     return found
 
 

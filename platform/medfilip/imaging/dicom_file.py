@@ -30,10 +30,10 @@ _FIRST_PIXEL_TAG = 0x7FE00000
 _READ = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID Modality PresentationIntentType BodyPartExamined "
     "AnatomicRegionSequence ViewPosition ViewCodeSequence PatientOrientation PatientID PatientSex PatientAge "
-    "BurnedInAnnotation Manufacturer ImagerPixelSpacing PixelSpacing SamplesPerPixel PhotometricInterpretation PlanarConfiguration "
-    "NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue "
-    "PixelPaddingRangeLimit ModalityLUTSequence RescaleSlope RescaleIntercept VOILUTSequence WindowCenter WindowWidth "
-    "VOILUTFunction"
+    "BurnedInAnnotation Manufacturer ImagerPixelSpacing PixelSpacing SamplesPerPixel PhotometricInterpretation "
+    "PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation "
+    "PixelPaddingValue PixelPaddingRangeLimit ModalityLUTSequence RescaleSlope RescaleIntercept VOILUTSequence "
+    "WindowCenter WindowWidth VOILUTFunction"
 )
 _TAGS: list[BaseTag | int] = [tag for tag in map(tag_for_keyword, _READ.split()) if tag is not None]
 _quiet_lock = threading.RLock()

@@ -167,8 +167,7 @@ def stored_values(
         with guarded():
             values = _native_values(dataset, claim)
     else:  # not inside the guard, whose lock would make threads wait for each other's workers
-        with guarded():
-            data: bytes = dataset.PixelData
+        data = _pixel_bytes(dataset)
         if decoder is not None:
             values = decoder.decode_dicom(data, claim.transfer_syntax, claim.options(), claim.shape)
         else:
@@ -179,9 +178,20 @@ def stored_values(
     return np.right_shift(values, claim.unused_low_bits) if claim.unused_low_bits else values
 
 
+def _pixel_bytes(dataset: Dataset) -> bytes:
+    """Return the value of Pixel Data as it stands in the file, whatever representation is claimed for it."""
+    with guarded():
+        value = dataset.get_item("PixelData").value
+    if not isinstance(value, bytes) or not value:
+        raise MedfilipError(
+            ErrorCode.IMAGE_NO_PIXELS, "Pixel Data are empty.", fix="Send the image object of the study."
+        )
+    return value
+
+
 def _native_values(dataset: Dataset, claim: PixelClaim) -> NDArray[Any]:
     """Take uncompressed stored values as they are."""
-    data: bytes = dataset.PixelData
+    data = _pixel_bytes(dataset)
     if claim.photometric != "YBR_FULL_422" and len(data) - claim.decoded_bytes >= claim.columns * claim.samples:
         # pydicom would take the first rows of what may be an image of another size.
         raise MedfilipError(

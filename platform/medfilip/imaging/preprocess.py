@@ -149,16 +149,16 @@ def _resample_rows(values: NDArray[Any], rows: int) -> tuple[NDArray[Any], int]:
     count = values.shape[0]
     if rows == count:
         return values, 1
-    first, weights_RT = _area_weights(count, rows) if rows < count else _linear_weights(count, rows)
+    first, weights = _area_weights(count, rows) if rows < count else _linear_weights(count, rows)
     total = np.zeros((rows, *values.shape[1:]), dtype=values.dtype)
     # By blocks of output rows that stay in the processor's cache for all of their taps.
     step = max(1, _BLOCK_BYTES // max(1, total[0].nbytes))
     for begin in range(0, rows, step):
         block = slice(begin, begin + step)
-        for tap in range(weights_RT.shape[1]):
+        for tap in range(weights.shape[1]):
             row = np.minimum(first[block] + tap, count - 1)
-            total[block] += values[row] * weights_RT[block, tap, None].astype(values.dtype)
-    return total, int(weights_RT[0].sum())
+            total[block] += values[row] * weights[block, tap, None].astype(values.dtype)
+    return total, int(weights[0].sum())
 
 
 def _area_weights(count: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,8 +14,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 RadiographView = Literal["frontal", "lateral", "unknown"]
 
-Projection = Literal["PA", "AP", "LL", "RL", "lateral"]
-"""Way of the beam (PS3.3, section C.8.7.1.1.1); ``"lateral"`` where the file does not say from which side."""
+ViewPosition = Literal["PA", "AP", "LL", "RL", "LATERAL"]
+"""Way of the beam (PS3.3, section C.8.7.1.1.1); ``"LATERAL"`` where the file does not say which side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Radiograph:
         ``uint8`` or ``uint16`` ``[H, W]``, larger is brighter.
     view
         ``"frontal"``, ``"lateral"`` or ``"unknown"``.
-    projection
+    view_position
         The way of the beam; ``None`` where the file does not say.
     spacing_mm
         Distance between rows in millimetres at the detector; ``None`` when the file does not say.
@@ -54,7 +54,7 @@ class Radiograph:
     transfer_syntax: str
     bits_stored: int
     pixel_hash: str
-    projection: Projection | None = None
+    view_position: ViewPosition | None = None
     study_uid: str | None = field(default=None, repr=False)
     sop_uid: str | None = field(default=None, repr=False)
     patient_id: str | None = field(default=None, repr=False)

@@ -119,7 +119,7 @@ REPORTS = DatasetSchema(
 
 IMAGES = DatasetSchema(
     "images",
-    1,
+    2,
     ("image_id",),
     pa.schema(
         [
@@ -127,14 +127,21 @@ IMAGES = DatasetSchema(
             ("study_id", _text),
             ("patient_id", _text),
             ("view", _text),  # "frontal", "lateral" or "unknown"
+            ("view_source", _text),  # who says so: "header", "table" or "pixels"; null if unknown
+            ("view_position", _text),  # "PA", "AP", "LL", "RL" or "LATERAL"; null where nobody says
+            ("quality", _texts),  # flags of `medfilip.imaging.quality`
             ("pixels", pa.binary()),  # PNG, 8 or 16 bit greyscale, MONOCHROME2
             ("height", pa.int32()),
             ("width", pa.int32()),
             ("bits", pa.int8()),
-            ("spacing_mm", pa.float32()),  # row spacing; null when the file does not say
+            ("spacing_mm", pa.float32()),  # row spacing of ``pixels``; null when the file does not say
+            ("source_height", pa.int32()),
+            ("source_width", pa.int32()),
             ("source_photometric", _text),
             ("source_transfer_syntax", _text),
             ("pixel_hash", _text),  # SHA-256 of the decoded pixels: finds duplicates whatever the container
+            ("sex", _text),  # "F", "M" or "O"; null unless ingest kept characteristics
+            ("age_years", pa.int16()),  # at most 90; null unless ingest kept characteristics
             ("source", _text),
             ("split", _text),
         ]

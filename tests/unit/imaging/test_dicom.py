@@ -133,19 +133,19 @@ def test_burned_in_annotation_is_read_when_it_was_checked(dicom, ramp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "projection", "view"),
+    ("attributes", "view_position", "view"),
     [
         ({"ViewPosition": "AP"}, "AP", "frontal"),
-        ({"ViewPosition": "XTABLE LATERAL"}, "lateral", "lateral"),
+        ({"ViewPosition": "XTABLE LATERAL"}, "LATERAL", "lateral"),
         ({"ViewPosition": "", "ViewCodeSequence": region("postero-anterior")}, "PA", "frontal"),
         ({"ViewPosition": None, "ViewCodeSequence": region("left lateral")}, "LL", "lateral"),
         ({"ViewPosition": "LAO"}, None, "unknown"),
         ({"ViewPosition": None}, None, "unknown"),
     ],
 )
-def test_the_view_is_that_of_the_header(dicom, ramp, limits, attributes, projection, view) -> None:
+def test_the_view_is_that_of_the_header(dicom, ramp, limits, attributes, view_position, view) -> None:
     result = read_dicom(dicom(ramp, **attributes), limits)
-    assert (result.projection, result.view) == (projection, view)
+    assert (result.view_position, result.view) == (view_position, view)
 
 
 def test_a_header_of_millions_of_elements_is_refused_early(dicom, ramp, limits) -> None:

@@ -29,7 +29,12 @@ def test_the_later_of_two_equal_ids_or_equal_contents_of_a_study_is_refused() ->
 
 
 def test_equal_words_about_one_patient_in_two_studies_are_two_reports() -> None:
-    assert find_duplicates(numbered([row("a", "s1", "normal"), row("b", "s2", "normal")])) == []
+    assert decide_reports(numbered([row("a", "s1", "normal"), row("b", "s2", "normal")])).refused == {}
+
+
+def test_equal_pixels_are_one_image_whatever_they_are_called() -> None:
+    images = [row("a", "s1", "x"), row("b", "s2", "x"), row("b", "s2", "y"), row("c", "s3", "z"), row("d", "s3", "y")]
+    assert find_duplicates(numbered(images)) == [1, 4]  # the second is none of the third, since it does not stand
 
 
 def test_an_index_survives_writing(tmp_path: Path) -> None:
