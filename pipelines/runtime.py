@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from medfilip.storage.location import Location
 from serve.cluster import LocalRaySettings
 
 PartT = TypeVar("PartT")
+_MAX_ATTEMPTS = 3
 
 Progress = Callable[[str, str, int, Callable[[], int]], AbstractContextManager[None]]
 """Shows progress: name, unit, total, and how to count what is done (`pipelines.progress.ProgressPrinter.stage`)."""
@@ -106,16 +108,20 @@ def stream_parts(
     names = [f"part-{number:05d}.json" for number in range(len(parts))]
     waiting = [number for number, name in enumerate(names) if name not in done]
     if waiting:
-        ours = {"worker": worker, "arguments": dict(arguments), "parts": ray.put(list(parts)), "records": records}
         actors = min(len(waiting), local_concurrency() or int(ray.cluster_resources().get("CPU", 1)))
         items = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
+        attempts = staging / "attempts" / f"{phase}-{secrets.token_hex(4)}"
         streamed = items.map(
             _PartWorker,
-            fn_constructor_kwargs=ours,
+            fn_constructor_kwargs={
+                "worker": worker,
+                "arguments": dict(arguments),
+                "parts": parts,
+                "records": records,
+                "attempts": attempts,
+            },
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=2),
             num_cpus=1,
-            max_restarts=3,  # Ray Data's own number is without end: a part that ends its process would never be told
-            max_task_retries=3,
         )
         show = progress or no_progress
         try:
@@ -132,20 +138,35 @@ class _PartWorker:
 
     def __init__(
         self,
+        *,
         worker: Callable[..., Callable[[Any], dict[str, Any]]],
         arguments: dict[str, Any],
-        parts: Any,
+        parts: Sequence[Any],
         records: Location,
+        attempts: Location,
     ) -> None:
-        import ray
-
-        self._work, self._parts, self._records = worker(**arguments), ray.get(parts), records
+        self._work, self._parts = worker(**arguments), parts
+        self._records, self._attempts = records, attempts
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
-        record = json.dumps(self._work(self._parts[number])).encode()
-        (self._records / f"part-{number:05d}.json").write_bytes(record)
+        name = f"part-{number:05d}"
+        self._count_attempt(name)
+        (self._records / f"{name}.json").write_bytes(json.dumps(self._work(self._parts[number])).encode())
         return {"part": number}
+
+    def _count_attempt(self, name: str) -> None:
+        """Refuse a part that has ended its process too often: Ray Data itself would try it without end."""
+        for attempt in range(_MAX_ATTEMPTS):
+            mark = self._attempts / f"{name}-{attempt}"
+            if not mark.exists():
+                mark.write_bytes(b"")
+                return
+        raise MedfilipError(
+            ErrorCode.INTERNAL,
+            f"The part '{name}' ended its worker {_MAX_ATTEMPTS} times, as a lack of memory does.",
+            fix="Give the workers more memory, and start the job again: finished parts are kept.",
+        )
 
 
 @contextmanager

@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 MISSING_BYTES = -1
 PART_BYTES = 256 << 20
-MIN_FILES_PER_PART, MAX_FILES_PER_PART = 32, 512
+MIN_FILES_PER_PART, MAX_FILES_PER_PART = 64, 512
 _PARTS = 256  # as many as keep a large cluster busy; larger corpora get larger parts, up to the bounds above
 _BATCH = 50_000
 _NO_IMAGES = (

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.codes import CERTAINTIES, Codebook
+from medfilip.findings.mirror import can_mirror, mirror_code, mirror_text
 from medfilip.findings.ontology import Ontology
 from medfilip.knowledge.inject import training_texts
 from medfilip.knowledge.knowledge import Knowledge
@@ -31,6 +32,8 @@ from medfilip.training.augment import augment
 from medfilip.training.images import Decode, ImageSource, ShardedImages, preprocessing
 from medfilip.training.order import draw
 from medfilip.training.settings import TrainSettings
+
+_FLIP_STEPS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ class PairSet:
     def batch(self, index: Sequence[int], *, epoch: int, settings: TrainSettings, training: bool = True) -> Batch:
         """Build the batch of some rows in an epoch; without ``training`` nothing is augmented."""
         pixels_N1SS = self.pixels(index)
+        flipped = [training and self._is_flipped(i, epoch, settings) for i in index]
         if training:
             seeds = [draw("augment", settings.seed, epoch, i) for i in index]
-            pixels_N1SS = augment(pixels_N1SS, seeds, settings.augment)
+            pixels_N1SS = augment(pixels_N1SS, seeds, settings.augment, flipped)
         codes: list[Mapping[str, Any]] = []
         owners: list[int] = []
         texts: list[str] = []
@@ -120,10 +124,11 @@ class PairSet:
             items = self.rows[i]["findings"]
             for item in _drawn(items, draw("texts", settings.seed, epoch, i), settings.max_texts):
                 number = draw("variant", settings.seed, epoch, i, item)
-                ids = items[item]["text_ids"]
-                texts.append(self._texts[ids[number % len(ids)]])
-                told.append(len(codes) + item)
-            codes.extend(items)
+                variants = self._variants(items[item], flipped=flipped[position])
+                if variants:
+                    texts.append(variants[number % len(variants)])
+                    told.append(len(codes) + item)
+            codes.extend(map(mirror_code, items) if flipped[position] else items)
             owners.extend([position] * len(items))
         views = [
             VIEWS.index(view) if (view := self.rows[i]["view"]) in VIEWS else VIEWS.index("unknown") for i in index
@@ -136,6 +141,17 @@ class PairSet:
             texts,
             torch.tensor(told, dtype=torch.int64),
         )
+
+    def _is_flipped(self, index: int, epoch: int, settings: TrainSettings) -> bool:
+        if not settings.augment.enabled or not settings.augment.flip or self.rows[index]["view"] == "lateral":
+            return False
+        share = draw("flip", settings.seed, epoch, index) % _FLIP_STEPS / _FLIP_STEPS
+        return share < settings.augment.flip and can_mirror(self.rows[index]["findings"], self.codebook)
+
+    def _variants(self, item: Mapping[str, Any], *, flipped: bool) -> list[str]:
+        """Return the texts that can be drawn for a finding; mirrored, those that can be told of the other side."""
+        texts = [self._texts[i] for i in item["text_ids"]]
+        return [text for text in map(mirror_text, texts) if text is not None] if flipped else texts
 
 
 def _drawn(items: Sequence[Mapping[str, Any]], number: int, limit: int) -> list[int]:

@@ -14,14 +14,18 @@ Objective = Literal["soft_sigmoid", "soft_infonce", "infonce"]
 
 
 class AugmentSettings(Settings):
-    """Changes of an image that leave its findings as they are; there is no flip, which would swap left and right."""
+    """Changes of an image that leave its findings as they are, or change them with it."""
 
     enabled: bool = Field(default=True, description="augment training images")
     shift: float = Field(default=0.05, ge=0, le=0.3, description="largest shift, as a fraction of the side")
     scale: float = Field(default=0.08, ge=0, le=0.3, description="largest relative change of size")
     rotation: float = Field(default=6.0, ge=0, le=30, description="largest rotation, in degrees")
     gamma: float = Field(default=0.2, ge=0, le=1, description="largest change of the logarithm of gamma")
+    blur: float = Field(default=0.0, ge=0, le=3, description="largest blur of half of the images, in pixels")
     noise: float = Field(default=0.02, ge=0, le=0.5, description="noise, as a fraction of the grey range")
+    flip: float = Field(
+        default=0.0, ge=0, le=1, description="share of images that are mirrored, with left and right of their findings"
+    )
 
 
 class TrainSettings(Settings):

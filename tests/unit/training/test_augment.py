@@ -1,4 +1,4 @@
-"""Augmentation: small, repeatable for each image, and never a flip."""
+"""Augmentation: small, repeatable for each image, in the range of its input, and flips that take the findings along."""
 
 from __future__ import annotations
 
@@ -7,31 +7,55 @@ import torch
 from medfilip.training.augment import augment
 from medfilip.training.settings import AugmentSettings
 
-SETTINGS = AugmentSettings()
+SETTINGS = AugmentSettings(blur=1.0)
+NOTHING = AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0, blur=0)
+
+
+def images(count: int, side: int) -> torch.Tensor:
+    """Smooth model input, between black (-2) and white (2)."""
+    small = torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    return torch.nn.functional.interpolate(small, side, mode="bilinear", align_corners=True)
 
 
 def test_each_image_depends_on_its_own_seed_only():
-    images = torch.rand(3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    together = augment(images, [5, 6, 2**63 + 7], SETTINGS)
-    torch.testing.assert_close(augment(images[1:2], [6], SETTINGS), together[1:2])
-    assert not torch.equal(augment(images[1:2], [7], SETTINGS), together[1:2])
+    given = images(3, 24)
+    together = augment(given, [5, 6, 2**63 + 7], SETTINGS, [False, True, False])
+    torch.testing.assert_close(augment(given[1:2], [6], SETTINGS, [True]), together[1:2])
+    assert not torch.equal(augment(given[1:2], [7], SETTINGS, [True]), together[1:2])
 
 
 def test_disabled_and_empty_leave_everything_as_it_is():
-    images = torch.rand(2, 1, 8, 8)
-    assert augment(images, [1, 2], AugmentSettings(enabled=False)) is images
-    assert len(augment(images[:0], [], SETTINGS)) == 0
+    given = torch.rand(2, 1, 8, 8)
+    assert augment(given, [1, 2], AugmentSettings(enabled=False)) is given
+    assert len(augment(given[:0], [], SETTINGS)) == 0
 
 
 def test_what_is_on_the_left_stays_on_the_left():
-    images = torch.zeros(50, 1, 32, 32)
-    images[:, :, 10:20, 4:10] = 1
-    changed = augment(images, range(50), AugmentSettings(noise=0))
+    given = torch.full((50, 1, 32, 32), -2.0)
+    given[:, :, 10:20, 4:10] = 2
+    changed = augment(given, range(50), AugmentSettings(noise=0)) + 2
     assert (changed[..., :16].sum(dim=(1, 2, 3)) > changed[..., 16:].sum(dim=(1, 2, 3)) * 5).all()
 
 
-def test_without_any_change_allowed_only_the_range_changes():
-    images = torch.rand(2, 1, 16, 16) * 7 - 3
-    nothing = AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0)
-    low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    torch.testing.assert_close(augment(images, [1, 2], nothing), (images - low) / (high - low), rtol=1e-4, atol=1e-4)
+def test_without_any_change_allowed_nothing_changes():
+    given = images(2, 16)
+    torch.testing.assert_close(augment(given, [1, 2], NOTHING), given, rtol=1e-4, atol=1e-4)
+
+
+def test_a_flip_mirrors_the_images_it_is_asked_for():
+    given = images(3, 16)
+    changed = augment(given, [1, 2, 3], NOTHING, [True, False, True])
+    torch.testing.assert_close(changed[1], given[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(changed[[0, 2]], given[[0, 2]].flip(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_range_of_grey_values_stays_that_of_the_input():
+    changed = augment(images(20, 32), range(20), AugmentSettings(noise=0, blur=2))
+    assert changed.min() >= -2 - 1e-4 and changed.max() <= 2 + 1e-4 and changed.std() > 0.3
+
+
+def test_blur_takes_detail_from_half_of_the_images():
+    given = torch.randn(40, 1, 16, 16, generator=torch.Generator().manual_seed(1)).clamp(-2, 2)
+    blurred = augment(given, range(40), AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0, blur=2))
+    softer = blurred.std(dim=(1, 2, 3)) < 0.9 * given.std(dim=(1, 2, 3))
+    assert 8 < int(softer.sum()) < 32

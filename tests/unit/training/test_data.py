@@ -16,6 +16,7 @@ from medfilip.storage.schemas import DATASETS
 from medfilip.storage.shards import write_shard
 from medfilip.training.data import PairSet, load_pairs, vocabulary_texts
 from medfilip.training.images import ShardedImages
+from medfilip.training.settings import AugmentSettings
 from tests.unit.training.synthetic import (
     CODEBOOK,
     KNOWLEDGE,
@@ -132,6 +133,23 @@ def test_variants_are_all_drawn_over_the_epochs_and_limited_in_number():
     ids = {i for item in pairs.rows[0]["findings"] for i in item["text_ids"]}
     assert len(texts) == len(ids)
     assert len(pairs.batch([0], epoch=0, settings=settings(max_texts=1)).texts) == 1
+
+
+def test_a_flip_takes_sides_and_words_along():
+    pairs = train_data().train
+    # The picture is not symmetric, so that the mirrored one can be told from it.
+    still = {"shift": 0, "scale": 0, "rotation": 0, "gamma": 0, "noise": 0}
+    plain = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still)))
+    mirrored = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still, flip=1)))
+    assert torch.allclose(mirrored.pixels_N1SS, plain.pixels_N1SS.flip(-1), atol=1e-4)
+    swapped = torch.tensor([1, 0, 2, -1])  # left, right, bilateral, none: -1 takes the last
+    assert torch.equal(mirrored.findings.laterality_T, swapped[plain.findings.laterality_T])
+    assert (mirrored.findings.laterality_T < 2).any()
+    for before, after in zip(plain.texts, mirrored.texts, strict=True):
+        assert ("left" in before, "right" in before) == ("right" in after, "left" in after)
+    half = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still, flip=0.5)))
+    kept = [torch.equal(one, other) for one, other in zip(half.pixels_N1SS, plain.pixels_N1SS, strict=True)]
+    assert 0 < sum(kept) < 10
 
 
 def test_validation_images_are_not_augmented():
