@@ -11,7 +11,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import pseudonym
 from medfilip.findings.labels import LabelSet
 from medfilip.imaging.dicom import view_in_words
-from medfilip.imaging.isolation import IsolatedDecoder
+from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.listing import read_part
 from medfilip.imaging.preprocess import png_encode, to_store
@@ -57,10 +57,11 @@ class ImageOptions:
     source: str | None
 
 
+@dataclass(frozen=True)
 class ImageIngester:
-    """Stages parts of a listing; compressed pixels of all of them are decoded in one killable process.
+    """Stages parts of a listing; compressed pixels are decoded in a killable process that all parts share.
 
-    Parameters
+    Attributes
     ----------
     folder
         Where the files lie.
@@ -74,20 +75,19 @@ class ImageIngester:
         The label set of the listing, if there is one.
     """
 
-    def __init__(
-        self, folder: Location, listing: Location, staging: Location, options: ImageOptions, labels: LabelSet | None
-    ) -> None:
-        self._folder, self._listing, self._staging = folder, listing, staging
-        self._options, self._labels = options, labels
-        self._decoder = IsolatedDecoder(options.limits)
+    folder: Location
+    listing: Location
+    staging: Location
+    options: ImageOptions
+    labels: LabelSet | None
 
     def __call__(self, part: int) -> dict[str, Any]:
         """Read the files of a part and stage its rows, without a split of our own; one bad file costs one row."""
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, object]] = []
         states: dict[str, list[str]] = {}
-        for listed in read_part(self._listing, part).to_pylist():
-            image_id = pseudonym(self._options.key, "file", listed["name"])
+        for listed in read_part(self.listing, part).to_pylist():
+            image_id = pseudonym(self.options.key, "file", listed["name"])
             try:
                 row = self._row(listed, image_id)
             except MedfilipError as error:
@@ -97,16 +97,16 @@ class ImageIngester:
             if listed["labels"] is not None:
                 states.setdefault(row["study_id"], []).append(listed["labels"])
         path = f"part-{part:05d}.parquet"
-        write_shard(self._staging / "images", path, IMAGES, IMAGES.from_rows(rows))
-        write_index(self._staging / f"images_index/{path}", map(_index_row, rows), self._options.key)
-        write_shard(self._staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
-        if self._labels is not None:
-            write_shard(self._staging / "labels", path, RESOLVED_FINDINGS, _findings(self._labels, states))
+        write_shard(self.staging / "images", path, IMAGES, IMAGES.from_rows(rows))
+        write_index(self.staging / f"images_index/{path}", map(_index_row, rows), self.options.key)
+        write_shard(self.staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
+        if self.labels is not None:
+            write_shard(self.staging / "labels", path, RESOLVED_FINDINGS, _findings(self.labels, states))
         return {"path": path, "rows": len(rows), "rejected": len(rejected)}
 
     def _row(self, listed: dict[str, Any], image_id: str) -> dict[str, Any]:
-        options = self._options
-        image = read_image(self._read(listed), options.limits, self._decoder)
+        options = self.options
+        image = read_image(self._read(listed), options.limits, shared_decoder(options.limits))
         patient = listed["patient_id"] or image.patient_id
         study = listed["study_id"] or image.study_uid
         if options.excluded & {patient, study, image.patient_id, image.study_uid}:
@@ -135,7 +135,7 @@ class ImageIngester:
         }
 
     def _read(self, listed: dict[str, Any]) -> bytes:
-        limit = self._options.limits.max_file_bytes
+        limit = self.options.limits.max_file_bytes
         if listed["bytes"] < 0:
             raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
         if listed["bytes"] > limit:
@@ -145,7 +145,7 @@ class ImageIngester:
                 fix="Raise limits.max_file_bytes if such files are expected.",
             )
         try:
-            data: bytes = (self._folder / listed["name"]).read_bytes()
+            data: bytes = (self.folder / listed["name"]).read_bytes()
         except FileNotFoundError:
             raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
         return data

@@ -140,14 +140,8 @@ def _list_images(settings: IngestSettings) -> ImageListing | None:
 def _stage_images(ingest: Run, listing: ImageListing, options: ImageOptions) -> list[dict[str, object]]:
     file = ingest.staging / "images_listing.parquet"
     parts = listing.write(file)
-    arguments = {
-        "folder": listing.folder,
-        "listing": file,
-        "staging": ingest.staging,
-        "options": options,
-        "labels": label_set(listing, load_ontology()),
-    }
-    return stream_parts(ingest.staging, "images", ImageIngester, arguments, range(parts))
+    work = ImageIngester(listing.folder, file, ingest.staging, options, label_set(listing, load_ontology()))
+    return stream_parts(ingest.staging, "images", work, parts)
 
 
 def _plan_reports(settings: IngestSettings, listing: ImageListing | None) -> list[CorpusPart]:

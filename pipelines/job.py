@@ -106,6 +106,7 @@ JOBS = {
     for job in (
         Job("phantom", "Write synthetic studies (DICOM + report + exact truth) to try everything on."),
         Job("ingest", "Raw reports and images → clean, de-identified, split datasets."),
+        Job("deidentify", "DICOM files → copies without identity (PS3.15 basic profile), the same for one key."),
         Job("extract", "Reports → findings, with rules and vLLM."),
         Job("inject", "Findings → training pairs with visual-attribute knowledge."),
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),

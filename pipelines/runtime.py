@@ -6,8 +6,9 @@ import gc
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from medfilip.core.errors import ErrorCode, MedfilipError
@@ -89,40 +90,29 @@ def map_parts(
 def stream_parts(
     staging: Location,
     phase: str,
-    worker: Callable[..., Callable[[PartT], dict[str, Any]]],
-    arguments: Mapping[str, Any],
-    parts: Sequence[PartT],
+    function: Callable[[int], dict[str, Any]],
+    parts: int,
     *,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Do as `map_parts` does with workers that keep something from part to part: a pool of Ray Data's actors.
+    """Do as `map_parts` does, through Ray Data: ``function`` takes the number of a part.
 
-    ``worker(**arguments)``, a class of ours, is made once in each actor and called with each part. How parts are
-    recorded, and what must hold of what is written, is as there.
+    Ray Data starts as many tasks as there is room for and reuses their processes, so what a process keeps (a decoder)
+    serves many parts.
     """
     import ray
-    from ray.data import ActorPoolStrategy
+    from ray.data import TaskPoolStrategy
 
     records = staging / "records" / phase
     done = {location.name for location in records.children()}
-    names = [f"part-{number:05d}.json" for number in range(len(parts))]
+    names = [f"part-{number:05d}.json" for number in range(parts)]
     waiting = [number for number, name in enumerate(names) if name not in done]
     if waiting:
-        actors = min(len(waiting), local_concurrency() or int(ray.cluster_resources().get("CPU", 1)))
         items = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
-        attempts = staging / "attempts" / f"{phase}-{secrets.token_hex(4)}"
-        streamed = items.map(
-            _PartWorker,
-            fn_constructor_kwargs={
-                "worker": worker,
-                "arguments": dict(arguments),
-                "parts": parts,
-                "records": records,
-                "attempts": attempts,
-            },
-            compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=2),
-            num_cpus=1,
-        )
+        work = _PartTask(function, records, staging / "attempts" / f"{phase}-{secrets.token_hex(4)}")
+        most = local_concurrency()
+        pool = TaskPoolStrategy(size=min(most, len(waiting)) if most else None)
+        streamed = items.map(work.__call__, compute=pool, num_cpus=1)
         show = progress or no_progress
         try:
             with _original_errors(), show(phase, "parts", len(names), lambda: len(records.children())):
@@ -133,32 +123,25 @@ def stream_parts(
     return [json.loads((records / name).read_bytes()) for name in names]
 
 
-class _PartWorker:
-    """An actor of `stream_parts`."""
+@dataclass(frozen=True)
+class _PartTask:
+    """A task of `stream_parts`."""
 
-    def __init__(
-        self,
-        *,
-        worker: Callable[..., Callable[[Any], dict[str, Any]]],
-        arguments: dict[str, Any],
-        parts: Sequence[Any],
-        records: Location,
-        attempts: Location,
-    ) -> None:
-        self._work, self._parts = worker(**arguments), parts
-        self._records, self._attempts = records, attempts
+    function: Callable[[int], dict[str, Any]]
+    records: Location
+    attempts: Location
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
         name = f"part-{number:05d}"
         self._count_attempt(name)
-        (self._records / f"{name}.json").write_bytes(json.dumps(self._work(self._parts[number])).encode())
+        (self.records / f"{name}.json").write_bytes(json.dumps(self.function(number)).encode())
         return {"part": number}
 
     def _count_attempt(self, name: str) -> None:
         """Refuse a part that has ended its process too often: Ray Data itself would try it without end."""
         for attempt in range(_MAX_ATTEMPTS):
-            mark = self._attempts / f"{name}-{attempt}"
+            mark = self.attempts / f"{name}-{attempt}"
             if not mark.exists():
                 mark.write_bytes(b"")
                 return

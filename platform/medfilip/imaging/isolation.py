@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import lru_cache
 from types import TracebackType
 from typing import IO, Any
 
@@ -161,6 +162,12 @@ class IsolatedDecoder:
         self.close()
         self._process = _start(self._limits)
         return self._process
+
+
+@lru_cache(maxsize=4)
+def shared_decoder(limits: ImageLimits) -> IsolatedDecoder:
+    """Return this process's decoder for some limits: its worker starts once and ends with the process."""
+    return IsolatedDecoder(limits)
 
 
 class WorkerLost(OSError):  # noqa: N818

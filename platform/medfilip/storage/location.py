@@ -152,7 +152,7 @@ class Location:
     def write_bytes(self, data: bytes) -> None:
         """Write the whole file at once: readers see the old content or the new, never a part."""
         if self.scheme == "s3":
-            with self.filesystem.open_output_stream(self.path) as stream:
+            with self.filesystem.open_output_stream(self.path, compression=None) as stream:
                 stream.write(data)
             return
         target = Path(self.path)

@@ -255,6 +255,22 @@ RESOLVED_FINDINGS = DatasetSchema(
     ),
 )
 
+DEIDENTIFIED = DatasetSchema(
+    "deidentified",
+    1,
+    ("path",),
+    pa.schema(
+        [
+            ("path", _text),  # below the run
+            ("patient_id", _text),
+            ("study_uid", _text),
+            ("sop_uid", _text),
+            ("bytes", pa.int64()),
+            ("sha256", _text),
+        ]
+    ),
+)
+
 TEXTS = DatasetSchema(
     "texts",
     1,
@@ -292,6 +308,7 @@ DATASETS: dict[str, DatasetSchema] = {
     for schema in (
         REPORTS,
         IMAGES,
+        DEIDENTIFIED,
         SENTENCES,
         OCCURRENCES,
         SENTENCE_FINDINGS,
