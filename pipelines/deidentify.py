@@ -16,6 +16,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
 from medfilip.core.ids import pseudonym
 from medfilip.core.secrets import project_key
+from medfilip.core.settings import operational
 from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.corpora import ImageCorpus, list_images
 from medfilip.imaging.deidentify import METHOD, Deidentifier
@@ -27,7 +28,8 @@ from medfilip.storage.run import Run, open_run
 from medfilip.storage.schemas import DEIDENTIFIED, REJECTED
 from medfilip.storage.shards import write_shard
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.runtime import stream_parts
+from pipelines.progress import ProgressPrinter
+from pipelines.runtime import no_progress, stream_parts
 from serve.cluster import ray_session
 
 FOLDER = "dicom"
@@ -39,6 +41,7 @@ class DeidentifySettings(JobSettings):
     images: str = Field(description="folder of DICOM files, read with all its subfolders")
     keep_characteristics: bool = Field(False, description="keep sex, age (at most 90), size and weight")
     limits: ImageLimits = Field(ImageLimits(), description="bounds on files; accept_burned_in for checked pixels")
+    quiet: bool = operational(False, description="show no progress")
 
 
 SETTINGS = DeidentifySettings
@@ -61,7 +64,8 @@ def run(settings: DeidentifySettings, *, new_run: bool = False) -> Outcome:
             file = job.staging / "images_listing.parquet"
             parts = listing.write(file)
             work = FileDeidentifier(listing.folder, file, job.location, key, settings)
-            records = stream_parts(job.staging, "files", work, parts)
+            show = no_progress if settings.quiet else ProgressPrinter().stage
+            records = stream_parts(job.staging, "files", work, parts, progress=show)
         rejected: Counter[str] = Counter()
         counts: Counter[str] = Counter({"files_of_other_kinds": listing.others})
         for record in records:

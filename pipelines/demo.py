@@ -112,7 +112,7 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     corpus = Path(phantom.location) / "corpus"
     ingested = demo.job(
         "ingest", "reading reports and DICOM", _describe_ingest,
-        f"reports={corpus}", f"images={corpus}/images", "keep_report_ids=true",
+        f"reports={corpus}", f"images={corpus}/images", "keep_report_ids=true", "quiet=true",
     )  # fmt: skip
     reports = f"reports={ingested.location}"
     extracted = demo.job("extract", "rules on Ray Data", _describe_extract, reports, "quiet=true")

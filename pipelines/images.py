@@ -146,7 +146,9 @@ class ImageIngester:
             )
         try:
             data: bytes = (self.folder / listed["name"]).read_bytes()
-        except FileNotFoundError:
+        except MedfilipError as error:
+            if error.code != ErrorCode.INPUT_NOT_FOUND:
+                raise
             raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
         return data
 

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from medfilip.core.fingerprint import sha256_bytes
 from medfilip.core.ids import pseudonym
 from medfilip.core.secrets import project_key
+from medfilip.core.settings import operational
 from medfilip.findings.labels import ABSENT, UNSAID
 from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.corpora import ImageCorpus, ImageKind, label_set, list_images
@@ -28,9 +29,10 @@ from medfilip.storage.location import Location
 from medfilip.storage.run import Run, open_run
 from pipelines.images import PHANTOM, ImageIngester, ImageOptions
 from pipelines.job import JobSettings, Outcome, job_spec
+from pipelines.progress import ProgressPrinter
 from pipelines.publish import SplitShares, publish
 from pipelines.reports import ingest_reports
-from pipelines.runtime import map_parts, stream_parts
+from pipelines.runtime import Progress, map_parts, no_progress, stream_parts
 from serve.cluster import ray_session
 
 
@@ -65,6 +67,7 @@ class IngestSettings(JobSettings):
     store_size: int = Field(1024, ge=64, le=4096, description="long side of stored images, in pixels")
     split: SplitShares = Field(SplitShares(), description="share of each split")
     limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
+    quiet: bool = operational(False, description="show no progress")
 
     @model_validator(mode="after")
     def _need_an_input(self) -> IngestSettings:
@@ -105,7 +108,9 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     excluded=excluded,
                     synthetic=_is_phantom(settings.reports),
                 )
-                reports = map_parts(ingest.staging, "reports", stage_reports, list(enumerate(corpus)))
+                show = no_progress if settings.quiet else ProgressPrinter().stage
+                parts = list(enumerate(corpus))
+                reports = map_parts(ingest.staging, "reports", stage_reports, parts, progress=show)
             with ingest.stage("images"):
                 options = ImageOptions(
                     key=key,
@@ -115,7 +120,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                     keep_characteristics=settings.keep_characteristics,
                     source=PHANTOM if _is_phantom(settings.images) else None,
                 )
-                images = _stage_images(ingest, listing, options) if listing else []
+                images = _stage_images(ingest, listing, options, show) if listing else []
             with ingest.stage("publish"):
                 publish(ingest, reports, images, listing, settings.split)
     return _outcome(ingest)
@@ -137,11 +142,11 @@ def _list_images(settings: IngestSettings) -> ImageListing | None:
     return list_images(corpus, load_ontology())
 
 
-def _stage_images(ingest: Run, listing: ImageListing, options: ImageOptions) -> list[dict[str, object]]:
+def _stage_images(ingest: Run, listing: ImageListing, options: ImageOptions, show: Progress) -> list[dict[str, object]]:
     file = ingest.staging / "images_listing.parquet"
     parts = listing.write(file)
     work = ImageIngester(listing.folder, file, ingest.staging, options, label_set(listing, load_ontology()))
-    return stream_parts(ingest.staging, "images", work, parts)
+    return stream_parts(ingest.staging, "images", work, parts, progress=show)
 
 
 def _plan_reports(settings: IngestSettings, listing: ImageListing | None) -> list[CorpusPart]:

@@ -33,6 +33,11 @@ def test_round_trip_and_listing(folder: Location) -> None:
     assert folder.is_dir() and (folder / "c.bin").exists() and not (folder / "d").exists()
 
 
+def test_a_name_does_not_change_what_is_written(folder: Location) -> None:
+    (folder / "table.csv.gz").write_bytes(b"as it is")
+    assert (folder / "table.csv.gz").read_bytes() == b"as it is" and (folder / "table.csv.gz").size() == 8
+
+
 def test_create_writes_only_once(folder: Location) -> None:
     folder.make_dir()
     (folder / "manifest.json").create(b"first")
