@@ -10,13 +10,12 @@ from typing import Any
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import pseudonym
 from medfilip.findings.labels import LabelSet
-from medfilip.imaging.dicom import view_in_words
+from medfilip.imaging.intake import QualityChecks, take_in
 from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.listing import read_part
 from medfilip.imaging.preprocess import png_encode, to_store
 from medfilip.imaging.radiograph import Radiograph
-from medfilip.imaging.reader import read_image
 from medfilip.reports.report import SPLIT_NAMES
 from medfilip.storage.location import Location
 from medfilip.storage.schemas import IMAGES, REJECTED, RESOLVED_FINDINGS
@@ -39,6 +38,8 @@ class ImageOptions:
         The project's key, for pseudonyms.
     limits
         Bounds on a file.
+    checks
+        What follows from what the pixels look like.
     store_size
         Long side of stored images, in pixels.
     excluded
@@ -51,6 +52,7 @@ class ImageOptions:
 
     key: bytes
     limits: ImageLimits
+    checks: QualityChecks
     store_size: int
     excluded: frozenset[str]
     keep_characteristics: bool
@@ -106,7 +108,13 @@ class ImageIngester:
 
     def _row(self, listed: dict[str, Any], image_id: str) -> dict[str, Any]:
         options = self.options
-        image = read_image(self._read(listed), options.limits, shared_decoder(options.limits))
+        image = take_in(
+            self._read(listed),
+            options.limits,
+            shared_decoder(options.limits),
+            checks=options.checks,
+            stated_view=listed["view"],
+        )
         patient = listed["patient_id"] or image.patient_id
         study = listed["study_id"] or image.study_uid
         if options.excluded & {patient, study, image.patient_id, image.study_uid}:
@@ -118,7 +126,10 @@ class ImageIngester:
             "image_id": own,
             "study_id": pseudonym(options.key, "study", study or image_id),
             "patient_id": pseudonym(options.key, "patient", patient or study or image_id),
-            **_view(listed, image),
+            "view": image.view,
+            "view_source": image.view_source,
+            "view_position": image.view_position,
+            "quality": list(image.quality),
             "pixels": png_encode(pixels),
             "height": pixels.shape[0],
             "width": pixels.shape[1],
@@ -155,16 +166,6 @@ class ImageIngester:
 
 def _index_row(row: dict[str, Any]) -> IndexRow:
     return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
-
-
-def _view(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
-    """Return what is known of the view: a table stands over the header, since somebody made it for this corpus."""
-    view, position = view_in_words(listed["view"])
-    if view != "unknown":
-        return {"view": view, "view_source": "table", "view_position": position}
-    if image.view != "unknown":
-        return {"view": image.view, "view_source": "header", "view_position": image.view_position}
-    return {"view": "unknown", "view_source": None, "view_position": None}
 
 
 def _characteristics(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from medfilip.findings.labels import ABSENT, UNSAID
 from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.corpora import ImageCorpus, ImageKind, label_set, list_images
 from medfilip.imaging.image_columns import ImageColumns
+from medfilip.imaging.intake import QualityChecks
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.listing import ImageListing
 from medfilip.reports.columns import Columns
@@ -67,6 +68,7 @@ class IngestSettings(JobSettings):
     store_size: int = Field(1024, ge=64, le=4096, description="long side of stored images, in pixels")
     split: SplitShares = Field(SplitShares(), description="share of each split")
     limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
+    checks: QualityChecks = Field(QualityChecks(), description="what follows from what the pixels look like")
     quiet: bool = operational(False, description="show no progress")
 
     @model_validator(mode="after")
@@ -115,6 +117,7 @@ def run(settings: IngestSettings, *, new_run: bool = False) -> Outcome:
                 options = ImageOptions(
                     key=key,
                     limits=settings.limits,
+                    checks=settings.checks,
                     store_size=settings.store_size,
                     excluded=excluded,
                     keep_characteristics=settings.keep_characteristics,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from medfilip.answers import ImageFacts
+from medfilip.imaging.intake import QualityChecks, take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import to_model, to_store
-from medfilip.imaging.reader import read_image
 from serve.messages import Decoded, Refused, refusing
+
+_CHECKS = QualityChecks(not_chest="accept")
+"""An image that looks like no chest is answered with a warning: whoever asked shall see why the answer is worth less."""
 
 
 class DecoderService:
@@ -36,14 +39,15 @@ class DecoderService:
         self._decoder.close()
 
     def _decode(self, data: bytes) -> Decoded:
-        image = read_image(data, self._limits, self._decoder)
+        image = take_in(data, self._limits, self._decoder, checks=_CHECKS)
         facts = ImageFacts(
             view=image.view,
             rows=image.pixels.shape[0],
             columns=image.pixels.shape[1],
             bits=image.bits_stored,
             photometric=image.photometric,
-            inverted=image.photometric == "MONOCHROME1",
+            inverted=(image.photometric == "MONOCHROME1") != (image.set_upright and "inverted" in image.quality),
             transfer_syntax=image.transfer_syntax,
+            quality=image.quality,
         )
         return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), facts)

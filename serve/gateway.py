@@ -16,6 +16,7 @@ from medfilip.answers import (
     ModelFacts,
 )
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
 from serve.messages import Decoded, FloatArray, Refused, Scored
 from serve.request import DiagnoseRequest
 from serve.settings import ServeSettings
@@ -146,6 +147,7 @@ def _warnings(facts: ImageFacts, scored: Scored, card: ModelCard) -> list[Answer
     if facts.view != "frontal":
         message = f"The view of the image is {facts.view}; the model is meant for frontal images."
         found.append(AnswerWarning(code="view_not_frontal", message=message))
+    found += [AnswerWarning(code=flag, message=EXPLANATIONS[QualityFlag(flag)]) for flag in facts.quality]
     uncalibrated = sum(not finding.calibrated for finding in scored.findings)
     if uncalibrated:
         message = f"{uncalibrated} of {len(scored.findings)} probabilities are not calibrated for their category."

@@ -45,6 +45,7 @@ class ImageFacts(Answer):
     photometric: str = Field(description="photometric interpretation of the file")
     inverted: bool = Field(description="whether the grey values were inverted (MONOCHROME1)")
     transfer_syntax: str = Field(description="DICOM transfer syntax UID, image/png or image/jpeg")
+    quality: tuple[str, ...] = Field((), description="what the pixels say against the image: not_chest, rotated, …")
 
 
 class AnswerWarning(Answer):

@@ -14,6 +14,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 RadiographView = Literal["frontal", "lateral", "unknown"]
 
+ViewSource = Literal["table", "header", "pixels"]
+
 ViewPosition = Literal["PA", "AP", "LL", "RL", "LATERAL"]
 """Way of the beam (PS3.3, section C.8.7.1.1.1); ``"LATERAL"`` where the file does not say which side."""
 
@@ -43,6 +45,12 @@ class Radiograph:
         Bits per pixel in the file.
     pixel_hash
         `pixel_hash` of ``pixels``.
+    view_source
+        Who says which view it is; ``None`` if nobody does, or before `medfilip.imaging.intake` asked.
+    quality
+        Flags of `medfilip.imaging.quality.QualityFlag`, from `medfilip.imaging.intake`.
+    set_upright
+        Whether what ``quality`` says of polarity and turn was undone.
     study_uid, sop_uid, patient_id, sex, age
         As the file gives them; ``None`` when empty or absent. The first three identify a patient.
     """
@@ -55,11 +63,19 @@ class Radiograph:
     bits_stored: int
     pixel_hash: str
     view_position: ViewPosition | None = None
+    view_source: ViewSource | None = None
+    quality: tuple[str, ...] = ()
+    set_upright: bool = False
     study_uid: str | None = field(default=None, repr=False)
     sop_uid: str | None = field(default=None, repr=False)
     patient_id: str | None = field(default=None, repr=False)
     sex: str | None = field(default=None, repr=False)
     age: str | None = field(default=None, repr=False)
+
+    @property
+    def from_dicom(self) -> bool:
+        """Whether the file was DICOM, which states polarity and orientation."""
+        return not self.transfer_syntax.startswith("image/")
 
 
 def pixel_hash(pixels: NDArray[Any]) -> str:
