@@ -75,6 +75,12 @@ def bar(x: Field, y: Field, start: tuple[Any, Any], angle: Field, half: Any, len
     return step(half - np.abs(across)) * step(along + half) * step(length - along)
 
 
+def thickness(dice: Dice, inside: Field) -> Field:
+    """Shadow of a rounded body by the distance inside its outline: steep for some, slowly denser for others."""
+    reach = dice.between(0.02, 0.3)
+    return step(inside) * np.sqrt(np.clip(inside / reach, 0.1, 1))
+
+
 def over(image: Field, mask: Field, value: Any) -> Field:
     """Blend ``value`` into the image where ``mask`` is 1."""
     return image + mask * (value - image)
@@ -83,21 +89,23 @@ def over(image: Field, mask: Field, value: Any) -> Field:
 def frontal(rng: np.random.Generator, n: int, size: int) -> Field:
     """Draw ``n`` chests from the front, upright, patient's left on the right for most."""
     dice = Dice(rng, n, size)
-    x, y = dice.frame((0.75, 1.4), 0.09, 0.17)
+    x, y = dice.frame((0.7, 1.22), 0.08, 0.14)
     x = x * np.where(dice.chance(0.12) > 0, -1, 1)
     wide = dice.between(0.36, 0.56)
     body, image = _trunk(dice, x, y, wide)
-    belly = dice.between(0.72, 0.98)
+    belly = dice.between(0.5, 0.98)
     floor = dice.between(0.62, 0.82)
-    image = over(image, body * step(y - floor + 0.03, 0.06), belly)
-    image = image + dice.between(0, 0.16) * body * step(0.06 + 0.05 * dice.between(0, 1) - np.abs(x), 0.03)
+    image = over(image, body * step(y - floor + 0.03, dice.between(0.05, 0.4)), belly)
     for side in (-1.0, 1.0):
         image = _lung(dice, image, x * side, y, wide, floor, is_left=side > 0)
-    column = dice.between(0.05, 0.12) + dice.between(0.0, 0.05) * np.clip(y, 0, 1)
-    image = over(image, body * step(column - np.abs(x), 0.03), dice.between(0.6, 0.95))
-    half = dice.between(0.1, 0.27)
-    heart = ellipse(x, y + 0.25 * x, (0.3 * half, floor - dice.between(0.02, 0.14)), (half, dice.between(0.12, 0.26)))
-    image = over(image, heart * step(floor + 0.1 - y, 0.1), np.maximum(image, dice.between(0.6, 0.92)))
+    column = dice.between(0.04, 0.12) + dice.between(0.0, 0.06) * np.clip(y, 0, 1)
+    column = body * step(column - np.abs(x), dice.between(0.02, 0.06))
+    image = over(image, column * dice.between(0.7, 1), np.maximum(image, dice.between(0.55, 0.95)))
+    half = dice.between(0.1, 0.26)
+    at = (0.3 * half, floor - dice.between(-0.02, 0.1))
+    heart = ellipse(x, y + 0.25 * x, at, (half, dice.between(0.12, 0.26)), dice.between(0.1, 0.4))
+    image = over(image, heart * dice.between(0.7, 1), np.maximum(image, dice.between(0.55, 0.92)))
+    image = image + dice.between(0, 0.15) * body * step(0.05 - np.abs(x), 0.02) * step(floor + 0.3 - y, 0.3)
     image = image - dice.between(0, 0.15) * body * step(0.025 - np.abs(x), 0.02) * step(0.3 - y, 0.05)
     gas = ellipse(x, y, (dice.between(0.05, 0.28), floor + dice.between(0.06, 0.2)), (0.09, 0.05), 0.3)
     image = image - dice.chance(0.5) * dice.between(0.1, 0.6) * gas
@@ -110,12 +118,13 @@ def frontal(rng: np.random.Generator, n: int, size: int) -> Field:
 def _trunk(dice: Dice, x: Field, y: Field, wide: Field) -> tuple[Field, Field]:
     """Outline of trunk, neck, head and arms ``[n, s, s]`` and its density, lungs not yet drawn."""
     off = np.abs(x)
-    air, tissue = dice.between(0, 0.15), dice.between(0.4, 0.7)
+    air, tissue = dice.between(0, 0.15), dice.between(0.4, 0.85)
     shoulder = y - dice.between(-0.04, 0.1) - dice.between(0.1, 0.7) * np.clip(off - 0.12, 0, 0.5)
     side = wide + dice.between(-0.12, 0.12) * (y - 0.4) - off
-    trunk = step(np.minimum(side, shoulder), dice.between(0.01, 0.04))
+    trunk = thickness(dice, np.minimum(side, shoulder))
     body = np.maximum(trunk, step(dice.between(0.07, 0.15) - off, 0.02) * step(0.4 - y, 0.05))
     image = air + body * (tissue - air)
+    image = image + dice.between(0, 0.3) * body * step(0.12 - np.abs(y - 0.05), 0.15) * step(wide - off, 0.1)
     head = ellipse(x, y, (dice.between(-0.08, 0.08), dice.between(-0.3, -0.08)), (0.17, dice.between(0.15, 0.24)))
     image = over(image, head * dice.chance(0.5), dice.between(0.6, 0.95))
     pose = dice.rng.integers(0, 4, (dice.n, 1, 1))  # arms out of sight, hanging, held out, raised
@@ -133,16 +142,17 @@ def _trunk(dice: Dice, x: Field, y: Field, wide: Field) -> tuple[Field, Field]:
 
 def _lung(dice: Dice, image: Field, x: Field, y: Field, wide: Field, floor: Field, *, is_left: bool) -> Field:
     """One lung at positive ``x``: an arch over a dome, more or less opaque, with fluid at its foot in some."""
-    outer = wide - dice.between(0.04, 0.12)
+    outer = wide - dice.between(0.03, 0.12)
     inner = dice.between(0.01, 0.06)
     middle, half = (outer + inner) / 2, (outer - inner) / 2
     top, level = dice.between(0.06, 0.2), floor + dice.between(-0.05, 0.05) + (0.02 if is_left else -0.01)
-    belly = dice.between(0.4, 0.7)
+    belly = dice.between(0.4, 0.8)
     rise = np.clip((belly - y) / (belly - top), 0, 1)
-    wall = half * np.sqrt(1 - rise**2) - np.abs(x - middle)
+    arch = np.sqrt(1 - rise**2)
+    wall = half * (arch + dice.between(0, 1) * (1 - rise - arch)) - np.abs(x - middle + dice.between(0, 0.05) * rise)
     dome = level + dice.between(0.04, 0.14) * (((x - middle) / half) ** 2 - 0.3) - y
-    mask = step(np.minimum(np.minimum(wall, dome), y - top), dice.between(0.015, 0.04))
-    air = dice.between(0.05, 0.42) + dice.between(0, 0.15) * step(y - 0.4, 0.3)
+    mask = step(np.minimum(np.minimum(wall, dome), y - top), dice.between(0.015, 0.06))
+    air = dice.between(0.0, 0.36) + dice.between(0, 0.12) * step(y - 0.4, 0.3)
     for _ in range(2):
         where = (middle + dice.between(-0.13, 0.13), dice.between(0.15, 0.8))
         blot = ellipse(x, y, where, (dice.between(0.06, 0.2), dice.between(0.06, 0.22)), 0.5)
@@ -161,28 +171,29 @@ def _bones(dice: Dice, x: Field, y: Field) -> Field:
     ribs = np.sin(2 * np.pi * (dice.between(7, 12) * (y - dice.between(0.2, 0.7) * off) + dice.between(0, 1)))
     line = np.abs(y - dice.between(0.06, 0.2) + dice.between(-0.2, 0.35) * (off - 0.05))
     clavicle = step(0.02 - line, 0.015) * step(off - 0.03) * step(0.4 - off)
-    return dice.between(0, 0.05) * ribs * step(0.8 - y, 0.1) + dice.between(0, 0.15) * clavicle
+    return dice.between(0, 0.04) * ribs * step(0.8 - y, 0.1) + dice.between(0, 0.15) * clavicle
 
 
 def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
     """Draw ``n`` chests from the side, upright, facing either way."""
     dice = Dice(rng, n, size)
-    x, y = dice.frame((0.8, 1.35), 0.1, 0.15)
+    x, y = dice.frame((0.72, 1.25), 0.1, 0.15)
     x = x * np.where(dice.chance(0.5) > 0, -1, 1)  # the front is at negative x
-    half = dice.between(0.24, 0.42)
-    bow = np.clip(y - dice.between(0.3, 0.5), -1, dice.between(0.15, 0.35)) ** 2
-    front = x + half + dice.between(-0.35, 0.35) * (y - 0.4) - dice.between(0, 0.5) * bow
+    half = dice.between(0.26, 0.46)
+    bow = np.clip(y - dice.between(0.3, 0.5), -1, dice.between(0.1, 0.35)) ** 2
+    crown = np.clip(dice.between(0.1, 0.35) - y, 0, 1) ** 2  # shoulders and raised arms close the trunk like a dome
+    front = x + half + dice.between(-0.35, 0.35) * (y - 0.4) - dice.between(0, 0.5) * bow - dice.between(0, 8) * crown
     breast = ellipse(x, y, (-half, dice.between(0.5, 0.7)), (dice.between(0.08, 0.25), dice.between(0.1, 0.2)), 0.1)
-    back = half - x - dice.between(0.1, 0.9) * bow
-    air, tissue = dice.between(0, 0.12), dice.between(0.5, 0.75)
-    trunk = step(np.minimum(front, back), dice.between(0.01, 0.03))
-    body = np.maximum(trunk, breast * dice.chance(0.5))
+    back = half - x - dice.between(0.1, 0.9) * bow - dice.between(0, 8) * crown
+    air, tissue = dice.between(0, 0.12), dice.between(0.5, 0.85)
+    trunk = thickness(dice, np.minimum(front, back))
+    body = np.maximum(trunk, breast * dice.chance(0.4))
     image = air + body * (tissue - air)
-    margin, skin = dice.between(0.03, 0.1), dice.between(0.08, 0.18)
+    margin, skin = dice.between(0.02, 0.1), dice.between(0.05, 0.2)
     floor = dice.between(0.58, 0.78) + dice.between(0.1, 0.45) * x + dice.between(0, 1.2) * (x + half * 0.3) ** 2
     top = dice.between(0.06, 0.2)
     inside = np.minimum(np.minimum(front - margin, back - skin), np.minimum(floor - y, y - top + 0.5 * np.abs(x)))
-    lung = dice.between(0.08, 0.42) + dice.between(0, 0.06) * dice.noise(8)
+    lung = dice.between(0.03, 0.36) + dice.between(0, 0.08) * dice.noise(8)
     lung = lung - dice.between(0, 0.12) * step(y - 0.5, 0.2)
     haze = ellipse(x, y, (dice.between(-0.2, 0.2), dice.between(0.2, 0.7)), (0.15, 0.15), 0.5)
     lung = lung + dice.chance(0.35) * dice.between(0.05, 0.4) * haze
@@ -191,17 +202,18 @@ def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
     heart = ellipse(x, y - 0.4 * x, (-half * dice.between(0.3, 0.6), dice.between(0.62, 0.72)), (0.2, 0.17), 0.2)
     lung = lung + dice.between(0.08, 0.4) * heart
     image = over(image, step(inside, dice.between(0.015, 0.04)) * dice.between(0.75, 1), lung)
-    image = over(image, body * step(y - floor, 0.03), dice.between(0.7, 0.98))
+    image = over(image, body * step(y - floor, dice.between(0.02, 0.1)), dice.between(0.6, 0.98))
     spine = step(0.05 - np.abs(back - skin), 0.03) * (0.7 + 0.3 * np.sin(2 * np.pi * y * dice.between(9, 14)))
-    image = image + body * spine * dice.between(0, 0.2) * step(0.75 - y, 0.4)
+    image = image + body * spine * dice.between(0, 0.15) * step(0.75 - y, 0.4)
     image = _arms_raised(dice, image, x, y, half, tissue)
     ribs = np.sin(2 * np.pi * (dice.between(6, 11) * (y - dice.between(-0.6, 0.1) * x) + dice.between(0, 1)))
-    return expose(dice, image + dice.between(0, 0.04) * ribs * trunk)
+    return expose(dice, image + dice.between(0, 0.03) * ribs * trunk)
 
 
 def _arms_raised(dice: Dice, image: Field, x: Field, y: Field, half: Field, tissue: Field) -> Field:
     """Shoulders over the upper chest, arms upwards or forwards, and the neck."""
-    shoulder = ellipse(x, y, (dice.between(-0.12, 0.16), dice.between(-0.08, 0.16)), (half, dice.between(0.12, 0.28)), 0.3)
+    at = (dice.between(-0.12, 0.16), dice.between(-0.1, 0.14))
+    shoulder = ellipse(x, y, at, (half, dice.between(0.12, 0.3)), dice.between(0.2, 0.9))
     image = over(image, shoulder * dice.between(0.3, 1), np.maximum(image, dice.between(0.5, 0.95)))
     thick = dice.between(0.08, 0.17)
     arm = bar(x, y, (dice.between(-0.2, 0.1), dice.between(0, 0.12)), -dice.between(1.2, 3.2), thick, 1.0)
@@ -216,6 +228,7 @@ def expose(dice: Dice, image: Field) -> Field:
     x, y = np.broadcast_arrays(u[None, None, :], u[None, :, None])
     image = image + dice.between(-0.15, 0.15) * (x - 0.5) + dice.between(-0.15, 0.15) * (y - 0.5)
     image = image + dice.between(0, 0.05) * dice.noise(3) + dice.between(0, 0.03) * dice.noise(dice.size // 2)
+    image = image - dice.chance(0.4) * dice.between(0, 0.8) * (_blur(image) - image.mean())
     for _ in range(2):
         angle = dice.between(0, 2 * np.pi)
         line = step(0.008 - np.abs((x - dice.between(0, 1)) * np.cos(angle) + (y - dice.between(0, 1)) * np.sin(angle)))
@@ -228,6 +241,20 @@ def expose(dice: Dice, image: Field) -> Field:
     image = over(image, wedge * dice.chance(0.4), np.where(dice.chance(0.6) > 0, 0, 1))
     edge = np.choose(dice.rng.integers(0, 4, (dice.n, 1, 1)), [x, 1 - x, y, 1 - y])
     image = over(image, step(dice.between(0.01, 0.1) - edge, 0.005) * dice.chance(0.2), dice.chance(0.3))
-    low, high = dice.between(-0.05, 0.12), dice.between(0.75, 1.1)
+    low, high = dice.between(-0.05, 0.08), dice.between(0.85, 1.25)
     clipped: Field = np.clip((image - low) / (high - low), 0, 1)
     return clipped
+
+
+def _blur(image: Field) -> Field:
+    """Mean over a square of about half the side: what a console's dynamic range compression takes away."""
+    reach = image.shape[-1] // 4
+    for axis in (1, 2):
+        pads = [(0, 0)] * 3
+        pads[axis] = (reach + 1, reach)
+        sums = np.cumsum(np.pad(image, pads, mode="edge"), axis=axis)
+        count = image.shape[axis]
+        image = (
+            np.take(sums, range(2 * reach + 1, 2 * reach + 1 + count), axis) - np.take(sums, range(count), axis)
+        ) / (2 * reach + 1)
+    return image

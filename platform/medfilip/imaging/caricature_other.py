@@ -116,7 +116,10 @@ def _photo(dice: Dice) -> Field:
     for cells in (2, 4, 8, 16, 24):
         image = image + dice.between(0, 0.6) / cells**0.8 * dice.noise(cells)
     for _ in range(6):
-        at, radii = (dice.between(-0.5, 0.5), dice.between(-0.5, 0.5)), (dice.between(0.04, 0.4), dice.between(0.04, 0.4))
+        at, radii = (
+            (dice.between(-0.5, 0.5), dice.between(-0.5, 0.5)),
+            (dice.between(0.04, 0.4), dice.between(0.04, 0.4)),
+        )
         shape = np.where(dice.chance(0.5) > 0, ellipse(x, y, at, radii, 0.05), _box(x, y, at, radii))
         shade = dice.between(0, 1) + dice.between(-0.3, 0.3) * (x - at[0]) / radii[0]
         image = over(image, shape * dice.chance(0.6), shade)
