@@ -171,6 +171,7 @@ def _bones(dice: Dice, x: Field, y: Field) -> Field:
     ribs = np.sin(2 * np.pi * (dice.between(7, 12) * (y - dice.between(0.2, 0.7) * off) + dice.between(0, 1)))
     line = np.abs(y - dice.between(0.06, 0.2) + dice.between(-0.2, 0.35) * (off - 0.05))
     clavicle = step(0.02 - line, 0.015) * step(off - 0.03) * step(0.4 - off)
+    clavicle = clavicle + dice.between(0, 0.6) * dice.noise(12) * step(0.25 - y, 0.1)  # shoulder blades, vertebrae
     return dice.between(0, 0.04) * ribs * step(0.8 - y, 0.1) + dice.between(0, 0.15) * clavicle
 
 
@@ -191,7 +192,7 @@ def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
     image = air + body * (tissue - air)
     margin, skin = dice.between(0.02, 0.1), dice.between(0.05, 0.2)
     floor = dice.between(0.58, 0.78) + dice.between(0.1, 0.45) * x + dice.between(0, 1.2) * (x + half * 0.3) ** 2
-    top = dice.between(0.06, 0.2)
+    top = dice.between(0.02, 0.22)
     inside = np.minimum(np.minimum(front - margin, back - skin), np.minimum(floor - y, y - top + 0.5 * np.abs(x)))
     lung = dice.between(0.03, 0.36) + dice.between(0, 0.08) * dice.noise(8)
     lung = lung - dice.between(0, 0.12) * step(y - 0.5, 0.2)
@@ -201,7 +202,9 @@ def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
     lung = lung + dice.between(0, 0.25) * hilum
     heart = ellipse(x, y - 0.4 * x, (-half * dice.between(0.3, 0.6), dice.between(0.62, 0.72)), (0.2, 0.17), 0.2)
     lung = lung + dice.between(0.08, 0.4) * heart
-    image = over(image, step(inside, dice.between(0.015, 0.04)) * dice.between(0.75, 1), lung)
+    oval = 1 - np.sqrt(((x - 0.4 * (y - 0.4)) / (half - margin)) ** 2 + ((y - 0.45) / (0.5 - top)) ** 2)
+    inside = np.where(dice.chance(0.4) > 0, np.minimum(inside, 0.3 * oval), inside)
+    image = over(image, step(inside, dice.between(0.015, 0.05)) * dice.between(0.75, 1), lung)
     image = over(image, body * step(y - floor, dice.between(0.02, 0.1)), dice.between(0.6, 0.98))
     spine = step(0.05 - np.abs(back - skin), 0.03) * (0.7 + 0.3 * np.sin(2 * np.pi * y * dice.between(9, 14)))
     image = image + body * spine * dice.between(0, 0.15) * step(0.75 - y, 0.4)
@@ -214,10 +217,10 @@ def _arms_raised(dice: Dice, image: Field, x: Field, y: Field, half: Field, tiss
     """Shoulders over the upper chest, arms upwards or forwards, and the neck."""
     at = (dice.between(-0.12, 0.16), dice.between(-0.1, 0.14))
     shoulder = ellipse(x, y, at, (half, dice.between(0.12, 0.3)), dice.between(0.2, 0.9))
-    image = over(image, shoulder * dice.between(0.3, 1), np.maximum(image, dice.between(0.5, 0.95)))
+    image = over(image, shoulder * dice.between(0.4, 1), np.maximum(image, dice.between(0.55, 1)))
     thick = dice.between(0.08, 0.17)
     arm = bar(x, y, (dice.between(-0.2, 0.1), dice.between(0, 0.12)), -dice.between(1.2, 3.2), thick, 1.0)
-    image = over(image, arm * dice.chance(0.75), np.maximum(image, tissue * dice.between(0.7, 1.3)))
+    image = over(image, arm * dice.chance(0.45), np.maximum(image, tissue * dice.between(0.7, 1.3)))
     neck = step(dice.between(0.08, 0.16) - np.abs(x - dice.between(-0.1, 0.1))) * step(0.1 - y)
     return over(image, neck * dice.chance(0.6), np.maximum(image, tissue))
 
@@ -232,7 +235,7 @@ def expose(dice: Dice, image: Field) -> Field:
     for _ in range(2):
         angle = dice.between(0, 2 * np.pi)
         line = step(0.008 - np.abs((x - dice.between(0, 1)) * np.cos(angle) + (y - dice.between(0, 1)) * np.sin(angle)))
-        image = over(image, line * dice.chance(0.25) * dice.between(0.2, 0.8), dice.between(0.6, 1))
+        image = over(image, line * dice.chance(0.2) * dice.between(0.2, 0.8), dice.between(0.6, 1))
     marker_x = np.where(dice.chance(0.5) > 0, dice.between(0, 0.18), dice.between(0.82, 1))
     near = np.maximum(np.abs(x - marker_x), np.abs(y - dice.between(0, 1))) < dice.between(0.02, 0.06)
     image = over(image, near * dice.chance(0.5), np.where(dice.chance(0.85) > 0, 1, 0))
