@@ -78,12 +78,14 @@ def bar(x: Field, y: Field, start: tuple[Any, Any], angle: Field, half: Any, len
 def thickness(dice: Dice, inside: Field) -> Field:
     """Shadow of a rounded body by the distance inside its outline: steep for some, slowly denser for others."""
     reach = dice.between(0.02, 0.3)
-    return step(inside) * np.sqrt(np.clip(inside / reach, 0.1, 1))
+    shadow: Field = step(inside) * np.sqrt(np.clip(inside / reach, 0.1, 1))
+    return shadow
 
 
 def over(image: Field, mask: Field, value: Any) -> Field:
     """Blend ``value`` into the image where ``mask`` is 1."""
-    return image + mask * (value - image)
+    blended: Field = image + mask * (value - image)
+    return blended
 
 
 def frontal(rng: np.random.Generator, n: int, size: int) -> Field:
@@ -152,7 +154,7 @@ def _lung(dice: Dice, image: Field, x: Field, y: Field, wide: Field, floor: Fiel
     wall = half * (arch + dice.between(0, 1) * (1 - rise - arch)) - np.abs(x - middle + dice.between(0, 0.05) * rise)
     dome = level + dice.between(0.04, 0.14) * (((x - middle) / half) ** 2 - 0.3) - y
     mask = step(np.minimum(np.minimum(wall, dome), y - top), dice.between(0.015, 0.06))
-    air = dice.between(0.0, 0.36) + dice.between(0, 0.12) * step(y - 0.4, 0.3)
+    air = dice.between(0.0, 0.4) + dice.between(0, 0.12) * step(y - 0.4, 0.3)
     for _ in range(2):
         where = (middle + dice.between(-0.13, 0.13), dice.between(0.15, 0.8))
         blot = ellipse(x, y, where, (dice.between(0.06, 0.2), dice.between(0.06, 0.22)), 0.5)
@@ -172,7 +174,8 @@ def _bones(dice: Dice, x: Field, y: Field) -> Field:
     line = np.abs(y - dice.between(0.06, 0.2) + dice.between(-0.2, 0.35) * (off - 0.05))
     clavicle = step(0.02 - line, 0.015) * step(off - 0.03) * step(0.4 - off)
     clavicle = clavicle + dice.between(0, 0.6) * dice.noise(12) * step(0.25 - y, 0.1)  # shoulder blades, vertebrae
-    return dice.between(0, 0.04) * ribs * step(0.8 - y, 0.1) + dice.between(0, 0.15) * clavicle
+    bones: Field = dice.between(0, 0.04) * ribs * step(0.8 - y, 0.1) + dice.between(0, 0.15) * clavicle
+    return bones
 
 
 def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
@@ -183,15 +186,15 @@ def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
     half = dice.between(0.26, 0.46)
     bow = np.clip(y - dice.between(0.3, 0.5), -1, dice.between(0.1, 0.35)) ** 2
     crown = np.clip(dice.between(0.1, 0.35) - y, 0, 1) ** 2  # shoulders and raised arms close the trunk like a dome
-    front = x + half + dice.between(-0.35, 0.35) * (y - 0.4) - dice.between(0, 0.5) * bow - dice.between(0, 8) * crown
+    front = x + half + dice.between(-0.35, 0.35) * (y - 0.4) - dice.between(0, 0.5) * bow - dice.between(0.5, 8) * crown
     breast = ellipse(x, y, (-half, dice.between(0.5, 0.7)), (dice.between(0.08, 0.25), dice.between(0.1, 0.2)), 0.1)
-    back = half - x - dice.between(0.1, 0.9) * bow - dice.between(0, 8) * crown
+    back = half - x - dice.between(0.1, 0.9) * bow - dice.between(0.5, 8) * crown
     air, tissue = dice.between(0, 0.12), dice.between(0.5, 0.85)
     trunk = thickness(dice, np.minimum(front, back))
     body = np.maximum(trunk, breast * dice.chance(0.4))
     image = air + body * (tissue - air)
     margin, skin = dice.between(0.02, 0.1), dice.between(0.05, 0.2)
-    floor = dice.between(0.58, 0.78) + dice.between(0.1, 0.45) * x + dice.between(0, 1.2) * (x + half * 0.3) ** 2
+    floor = dice.between(0.6, 0.9) + dice.between(0.1, 0.45) * x + dice.between(0, 1.2) * (x + half * 0.3) ** 2
     top = dice.between(0.02, 0.22)
     inside = np.minimum(np.minimum(front - margin, back - skin), np.minimum(floor - y, y - top + 0.5 * np.abs(x)))
     lung = dice.between(0.03, 0.36) + dice.between(0, 0.08) * dice.noise(8)
@@ -216,7 +219,7 @@ def lateral(rng: np.random.Generator, n: int, size: int) -> Field:
 def _arms_raised(dice: Dice, image: Field, x: Field, y: Field, half: Field, tissue: Field) -> Field:
     """Shoulders over the upper chest, arms upwards or forwards, and the neck."""
     at = (dice.between(-0.12, 0.16), dice.between(-0.1, 0.14))
-    shoulder = ellipse(x, y, at, (half, dice.between(0.12, 0.3)), dice.between(0.2, 0.9))
+    shoulder = ellipse(x, y, at, (half, dice.between(0.12, 0.36)), dice.between(0.2, 0.9))
     image = over(image, shoulder * dice.between(0.4, 1), np.maximum(image, dice.between(0.55, 1)))
     thick = dice.between(0.08, 0.17)
     arm = bar(x, y, (dice.between(-0.2, 0.1), dice.between(0, 0.12)), -dice.between(1.2, 3.2), thick, 1.0)
@@ -231,7 +234,8 @@ def expose(dice: Dice, image: Field) -> Field:
     x, y = np.broadcast_arrays(u[None, None, :], u[None, :, None])
     image = image + dice.between(-0.15, 0.15) * (x - 0.5) + dice.between(-0.15, 0.15) * (y - 0.5)
     image = image + dice.between(0, 0.05) * dice.noise(3) + dice.between(0, 0.03) * dice.noise(dice.size // 2)
-    image = image - dice.chance(0.4) * dice.between(0, 0.8) * (_blur(image) - image.mean())
+    for reach in (dice.size // 4, dice.size // 8):
+        image = image - dice.chance(0.3) * dice.between(0, 0.9) * (_blur(image, reach) - image.mean())
     for _ in range(2):
         angle = dice.between(0, 2 * np.pi)
         line = step(0.008 - np.abs((x - dice.between(0, 1)) * np.cos(angle) + (y - dice.between(0, 1)) * np.sin(angle)))
@@ -239,8 +243,8 @@ def expose(dice: Dice, image: Field) -> Field:
     marker_x = np.where(dice.chance(0.5) > 0, dice.between(0, 0.18), dice.between(0.82, 1))
     near = np.maximum(np.abs(x - marker_x), np.abs(y - dice.between(0, 1))) < dice.between(0.02, 0.06)
     image = over(image, near * dice.chance(0.5), np.where(dice.chance(0.85) > 0, 1, 0))
-    angle, reach = dice.between(0, 2 * np.pi), dice.between(0.42, 0.62)
-    wedge = step((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) - reach, 0.01)
+    angle, far = dice.between(0, 2 * np.pi), dice.between(0.42, 0.62)
+    wedge = step((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) - far, 0.01)
     image = over(image, wedge * dice.chance(0.4), np.where(dice.chance(0.6) > 0, 0, 1))
     edge = np.choose(dice.rng.integers(0, 4, (dice.n, 1, 1)), [x, 1 - x, y, 1 - y])
     image = over(image, step(dice.between(0.01, 0.1) - edge, 0.005) * dice.chance(0.2), dice.chance(0.3))
@@ -249,9 +253,8 @@ def expose(dice: Dice, image: Field) -> Field:
     return clipped
 
 
-def _blur(image: Field) -> Field:
-    """Mean over a square of about half the side: what a console's dynamic range compression takes away."""
-    reach = image.shape[-1] // 4
+def _blur(image: Field, reach: int) -> Field:
+    """Means over large squares: what a console's dynamic range compression takes away."""
     for axis in (1, 2):
         pads = [(0, 0)] * 3
         pads[axis] = (reach + 1, reach)

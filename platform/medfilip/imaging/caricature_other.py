@@ -37,12 +37,14 @@ def _limbs(dice: Dice) -> Field:
         bones = np.maximum(bones, shown * step(thick - across))
         tissue = np.maximum(tissue, shown * step(thick * dice.between(1.8, 4) - across, 0.03))
     image = over(over(image, tissue, flesh), bones, bone - dice.between(0, 0.2) * tissue)
-    return expose(dice, image - dice.between(0, 0.4) * bones * step(0.02 - np.abs(y - joint)))
+    image = image - dice.between(0, 0.4) * bones * step(0.02 - np.abs(y - joint))
+    shutter = step(np.abs(x + dice.between(-0.1, 0.1)) - dice.between(0.15, 0.5), 0.01) * dice.chance(0.5)
+    return expose(dice, over(image, shutter, dice.chance(0.6)))
 
 
 def _pelvis(dice: Dice) -> Field:
     """Pelvis, hips or a lower abdomen: bright wings, dark holes, femurs, gas."""
-    x, y = dice.frame((0.7, 1.4), 0.15, 0.2, 0.0)
+    x, y = dice.frame((0.5, 1.4), 0.3, 0.2, 0.0)
     off = np.abs(x)
     image = dice.between(0.3, 0.6) + 0 * (x + y)
     wings = ellipse(off, y, (0.27, -0.12), (0.2, 0.22), 0.2) * dice.between(0.1, 0.5)
@@ -143,7 +145,8 @@ def _pattern(dice: Dice) -> Field:
     """Gradients, gratings, checkerboards, blobs and noise."""
     x, y = dice.frame((0.9, 1.2), 0.3, 3.1, 0.0)
     wave = np.sin(2 * np.pi * (x * dice.between(0.2, 5))) * np.where(dice.chance(0.5) > 0, 1, np.sin(12 * y))
-    rings = np.sin(2 * np.pi * np.sqrt(x**2 + y**2) * dice.between(0.5, 4))
+    far = np.sqrt((x - dice.between(-0.1, 0.1)) ** 2 + (y - dice.between(-0.1, 0.1)) ** 2)
+    rings = np.sin(2 * np.pi * (far * dice.between(0.5, 9) + dice.between(0, 1)))
     grain = dice.noise(dice.size) + dice.noise(dice.size // 2)
     kind = dice.rng.integers(0, 5, (dice.n, 1, 1))
     flat = np.broadcast_to(x, wave.shape)

@@ -75,13 +75,12 @@ def _network(images: Array) -> Array:
 
 def _convolve(images: Array, kernel: Array, bias: Array, stride: int = 1) -> Array:
     """Convolve ``[n, h, w, c]`` with ``[out, c, k, k]``, zero padding, and keep what is positive."""
-    out, _, size, _ = kernel.shape
+    out, size = int(kernel.shape[0]), int(kernel.shape[-1])
     reach = size // 2
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     windows = sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]  # [n, h, w, c, k, k]
-    shape = windows.shape[:3]
-    flat = windows.reshape(shape[0] * shape[1] * shape[2], -1) @ kernel.reshape(out, -1).T + bias
-    positive: Array = np.maximum(flat, 0).reshape(*shape, out)
+    flat = windows.reshape(-1, kernel[0].size) @ kernel.reshape(out, -1).T + bias
+    positive: Array = np.maximum(flat, 0).reshape(*windows.shape[:3], out)
     return positive
 
 

@@ -106,7 +106,7 @@ def table(net: nn.Sequential) -> dict[str, Any]:
         layers[name] = {
             "shape": list(kernel.shape),
             "scale": round(scale, 9),
-            "bias": [round(float(value), 6) for value in layer.bias],
+            "bias": [round(value, 6) for value in layer.bias.tolist()],
             "kernel": [" ".join(map(str, row)) for row in whole],
         }
     return layers
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data" / "view.yaml")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--drawings", type=int, default=40_000)
+    parser.add_argument("--drawings", type=int, default=50_000)
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
     torch.set_num_threads(1)
