@@ -28,7 +28,6 @@ from tests.benchmarks.environment import write_result
 from tests.benchmarks.not_chests import dicom_files, folder_images, rendered, sample_photos
 
 Pixels = NDArray[Any]
-TURNS = {"as is": 0, "turned 90": 90, "turned 180": 180, "turned 270": 270}
 
 
 @dataclass(frozen=True)
@@ -94,47 +93,53 @@ def as_they_are(named: dict[str, list[Real]], judged: dict[str, Assessment]) -> 
     return table
 
 
+CHANGES: dict[str, tuple[int, bool, Callable[[Pixels], Pixels]]] = {
+    "as is": (0, False, lambda p: p),
+    "mirror": (0, False, lambda p: p[:, ::-1]),
+    "negative": (0, True, lambda p: 255 - p),
+    "90": (90, False, lambda p: np.rot90(p, 1)),
+    "180": (180, False, lambda p: np.rot90(p, 2)),
+    "270": (270, False, lambda p: np.rot90(p, 3)),
+    "neg 90": (90, True, lambda p: 255 - np.rot90(p, 1)),
+    "neg 180": (180, True, lambda p: 255 - np.rot90(p, 2)),
+}
+"""Clockwise turn that sets the copy upright, whether it is a negative, and how it is made."""
+
+
 def changed(named: dict[str, list[Real]]) -> dict[str, Any]:
-    """Judge turned, negated and mirrored copies; count what is told rightly and fully put right by `correct`."""
-    print("\nChanged (percent told rightly; all = turn and polarity both)")
-    changes: dict[str, tuple[int, bool, Callable[[Pixels], Pixels]]] = {
-        "mirror": (0, False, lambda p: p[:, ::-1]),
-        "negative": (0, True, lambda p: 255 - p),
-        "90": (270, False, lambda p: np.rot90(p, -1)),
-        "180": (180, False, lambda p: np.rot90(p, 2)),
-        "270": (90, False, lambda p: np.rot90(p, 1)),
-        "neg 90": (270, True, lambda p: 255 - np.rot90(p, -1)),
-        "neg 180": (180, True, lambda p: 255 - np.rot90(p, 2)),
+    """Judge turned, negated and mirrored copies: how many have turn and polarity both told rightly."""
+    everything = {image.name: image for images in named.values() for image in images}
+    judged = {
+        (name, change): assess(np.ascontiguousarray(apply(image.pixels)))
+        for name, image in everything.items()
+        for change, (_, _, apply) in CHANGES.items()
     }
-    print(f"{'':20s}      n " + "".join(f"{name:>9s}" for name in changes) + "  lost")
-    table = {}
+    print("\nChanged copies: turn and polarity both told rightly (percent); lost = called no chest")
+    print(f"{'':20s}     n" + "".join(f"{name:>8s}" for name in CHANGES) + "   lost")
+    table: dict[str, Any] = {}
     for name, images in named.items():
         row: dict[str, Any] = {}
-        lost = 0
-        for change, (turn, negative, apply) in changes.items():
-            told = [assess(np.ascontiguousarray(apply(image.pixels))) for image in images]
+        for change, (turn, negative, _) in CHANGES.items():
+            told = [judged[image.name, change] for image in images]
             row[change] = rate(a.rotation == turn and a.inverted is negative for a in told)
-            lost += sum(a.not_chest_reason is not None for a in told)
-        row["called_no_chest"] = round(100 * lost / (len(changes) * max(1, len(images))), 2)
-        numbers = "".join(f"{row[change]:9.2f}" for change in changes)
-        print(f"{name:20s} {len(images):6d} {numbers} {row['called_no_chest']:5.2f}")
+        row["lost"] = rate(judged[i.name, c].not_chest_reason is not None for i in images for c in CHANGES)
+        print(f"{name:20s}{len(images):6d}" + "".join(f"{value:8.2f}" for value in row.values()))
         table[name] = {"n": len(images), **row}
+    table["confusion"] = {name: _confusion(named[name], judged) for name in ("check ALL FRONTAL", "check LATERAL")}
     return table
 
 
-def confusion(named: dict[str, list[Real]]) -> dict[str, Any]:
-    """Confusion tables of turns and of polarity over frontals of ``check``."""
-    images = named["check ALL FRONTAL"]
-    table: dict[str, Any] = {}
-    print(f"\nTurn, frontals of check (n = {len(images)}): rows true, columns told: 0 90 180 270 clockwise needed")
-    for name, degrees in TURNS.items():
-        told = [assess(np.ascontiguousarray(np.rot90(i.pixels, degrees // 90))).rotation for i in images]
-        table[name] = {str(d): sum(t == d for t in told) for d in (0, 90, 180, 270)}
-        print(f"{name:12s}" + "".join(f"{n:7d}" for n in table[name].values()))
-    for name, negative in (("positive", False), ("negative", True)):
-        told_negative = [assess(255 - i.pixels if negative else i.pixels).inverted for i in images]
-        table[name] = {"positive": told_negative.count(False), "negative": told_negative.count(True)}
-        print(f"{name:12s} {table[name]}")
+def _confusion(images: list[Real], judged: dict[tuple[str, str], Assessment]) -> dict[str, Any]:
+    """Confusion of turn and polarity: true rows, told columns."""
+    print(
+        f"\nConfusion, {images[0].part} {images[0].view} (n = {len(images)}); columns: told turn 0 90 180 270, negative"
+    )
+    table = {}
+    for change in CHANGES:
+        told = [judged[image.name, change] for image in images]
+        row = [sum(a.rotation == turn for a in told) for turn in (0, 90, 180, 270)] + [sum(a.inverted for a in told)]
+        print(f"  {change:10s}" + "".join(f"{count:7d}" for count in row))
+        table[change] = dict(zip(("0", "90", "180", "270", "negative"), row, strict=True))
     return table
 
 
@@ -270,7 +275,6 @@ def main() -> None:
             if a.view not in (image.view, "unknown") or a.inverted or a.rotation or a.not_chest_reason:
                 print(f"  {image.part} {image.name} {image.view}: {a}")
     result["changed"] = changed(named)
-    result["confusion"] = confusion(named)
     result["framed"] = framed(named)
     result["not_chests"] = not_chests(Path(given.data), given.not_chest, names=given.list)
     result["small"] = small(named)

@@ -235,7 +235,7 @@ def expose(dice: Dice, image: Field) -> Field:
     image = image + dice.between(-0.15, 0.15) * (x - 0.5) + dice.between(-0.15, 0.15) * (y - 0.5)
     image = image + dice.between(0, 0.05) * dice.noise(3) + dice.between(0, 0.03) * dice.noise(dice.size // 2)
     for reach in (dice.size // 4, dice.size // 8):
-        image = image - dice.chance(0.3) * dice.between(0, 0.9) * (_blur(image, reach) - image.mean())
+        image = image - dice.chance(0.2) * dice.between(0, 0.9) * (_blur(image, reach) - image.mean())
     for _ in range(2):
         angle = dice.between(0, 2 * np.pi)
         line = step(0.008 - np.abs((x - dice.between(0, 1)) * np.cos(angle) + (y - dice.between(0, 1)) * np.sin(angle)))

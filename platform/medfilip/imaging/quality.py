@@ -22,19 +22,20 @@ from medfilip.imaging.radiograph import Pixels, RadiographView
 from medfilip.imaging.thumbnail import Box, content_box, pick, ranks
 from medfilip.imaging.view import Likelihoods, likelihoods
 
-INVERTED_FROM = 0.9
+INVERTED_FROM = 0.75
 """Probability of a negative, given a chest."""
-TURNED_FROM = 0.9
+TURNED_FROM = 0.75
 """Probability of one quarter turn, given a chest."""
-UPSIDE_DOWN_FROM = 0.97
-"""The same for 180 degrees, which differs less: both lungs still lie beside the mediastinum."""
+UPSIDE_DOWN_FROM = {"frontal": 0.85, "lateral": 0.99}
+"""The same for 180 degrees, by the likelier view. Half a turn shows less than a quarter: from the front both lungs
+still lie beside the mediastinum, and from the side shoulders and abdomen, both bright, only change places."""
 LATERAL_FROM = 0.9
 FRONTAL_FROM = 0.6
 """Probabilities of the views, given a chest; between them the view is unknown."""
 NO_CHEST_FROM = 0.9
 """Probability of no chest."""
-MIN_CHEST = 0.5
-"""Below this probability of a chest nothing is said about its turn and polarity."""
+MIN_CHEST = 0.25
+"""Below this probability of a chest nothing is said about its view, turn and polarity."""
 MIN_SIDE = 24
 """Sides of the exposed field in pixels from which anything is judged."""
 MAX_ASPECT = 2.5
@@ -247,7 +248,8 @@ def _judge(found: Likelihoods, box: Box, *, collimated: bool, clipped: tuple[flo
     told = chest >= MIN_CHEST
     inverted = told and bool(polarity[1] >= INVERTED_FROM)
     turn = int(np.argmax(turns))
-    if turn and not (told and turns[turn] >= (UPSIDE_DOWN_FROM if turn == 2 else TURNED_FROM)):
+    needed = UPSIDE_DOWN_FROM["lateral" if views[1] > views[0] else "frontal"] if turn == 2 else TURNED_FROM
+    if turn and not (told and turns[turn] >= needed):
         turn = 0
     reason = "no_lung_fields" if found.none >= NO_CHEST_FROM else None
     view: RadiographView = "unknown"

@@ -78,7 +78,8 @@ def _convolve(images: Array, kernel: Array, bias: Array, stride: int = 1) -> Arr
     out, size = int(kernel.shape[0]), int(kernel.shape[-1])
     reach = size // 2
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    windows = sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]  # [n, h, w, c, k, k]
+    across: Any = (1, 2)  # numpy's stubs know one axis only
+    windows = sliding_window_view(padded, (size, size), axis=across)[:, ::stride, ::stride]  # [n, h, w, c, k, k]
     flat = windows.reshape(-1, kernel[0].size) @ kernel.reshape(out, -1).T + bias
     positive: Array = np.maximum(flat, 0).reshape(*windows.shape[:3], out)
     return positive
