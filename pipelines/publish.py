@@ -61,7 +61,7 @@ def publish(
         for record in map_parts(ingest.staging, f"publish_{name}", work, staged):
             shards[name].append(Shard(**record["shard"]))
             shards["rejected"].append(Shard(**record["rejected_shard"]))
-            counts.update({name: record["shard"]["rows"]} | record["splits"])
+            counts.update({name: record["shard"]["rows"]} | record["splits"] | record["facts"])
             rejected.update(record["rejected"])
             if "labels" in record:
                 shards["resolved_findings"].append(Shard(**record["labels"]))
@@ -175,10 +175,20 @@ def _publish_part(
         "rejected_shard": write_shard(run, f"rejected/{schema.name}-{part.path}", REJECTED, refused).model_dump(),
         "rejected": dict(rejected_rows(refused)),
         "synthetic": table["source"].to_pylist().count(PHANTOM),
-        "splits": {
-            f"{schema.name}_{entry['values']}": entry["counts"] for entry in pc.value_counts(table["split"]).to_pylist()
-        },
+        "splits": _counted(table["split"], schema.name),
+        "facts": _facts(table) if schema.name == IMAGES.name else {},
     }
+
+
+def _counted(column: pa.ChunkedArray, prefix: str) -> dict[str, int]:
+    return {f"{prefix}_{entry['values']}": entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+
+
+def _facts(images: pa.Table) -> dict[str, int]:
+    """Count views, who said so, and what is wrong with images."""
+    said = images.filter(pc.is_valid(images["view_source"]))["view_source"]
+    flags = pc.list_flatten(images["quality"])
+    return _counted(images["view"], "view") | _counted(said, "view_from") | _counted(flags, "quality")
 
 
 def _publish_labels(part: PublishTask, images: pa.Table, run: Location, staging: Location) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from medfilip.imaging.preprocess import to_model, to_store
 from serve.messages import Decoded, Refused, refusing
 
 _CHECKS = QualityChecks(not_chest="accept")
-"""An image that looks like no chest is answered with a warning: whoever asked shall see why the answer is worth less."""
+"""An image that looks like no chest is answered with a warning: whoever asked shall see why it is worth less."""
 
 
 class DecoderService:

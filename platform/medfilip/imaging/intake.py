@@ -37,7 +37,9 @@ class QualityChecks(Settings):
     not_chest: Literal["refuse", "accept"] = Field(
         "refuse", description="what becomes of pixels that look like no chest radiograph"
     )
-    set_upright: bool = Field(True, description="turn negatives and turned images whose file states neither (PNG, JPEG)")
+    set_upright: bool = Field(
+        True, description="turn negatives and turned images whose file states neither (PNG, JPEG)"
+    )
 
 
 def take_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -38,7 +39,7 @@ def test_form_and_raw_body_give_the_same_answer(client: TestClient, phantom_dico
     assert [finding.calibrated for finding in first.findings] == [True, False, False]
     assert first.image.model_dump() == {
         "view": "frontal", "rows": 512, "columns": 512, "bits": 12, "photometric": "MONOCHROME2", "inverted": False,
-        "transfer_syntax": "1.2.840.10008.1.2.1",
+        "transfer_syntax": "1.2.840.10008.1.2.1", "quality": (),
     }  # fmt: skip
     assert first.intended_use == "research use only" and first.model.training_data == "synthetic training data"
     assert {warning.code for warning in first.warnings} == {"synthetic_training_data", "uncalibrated"}
@@ -52,10 +53,21 @@ def test_default_labels_are_the_calibrated_categories(client: TestClient, phanto
     assert len(listed.labels) > 30 and listed.max_labels == 64
 
 
-def test_png_has_no_view_and_says_so(client: TestClient, phantom_dicom: bytes) -> None:
-    png = png_encode(read_dicom(phantom_dicom, ImageLimits()).pixels)
+def test_a_png_is_judged_by_its_pixels(client: TestClient, phantom_dicom: bytes) -> None:
+    pixels = read_dicom(phantom_dicom, ImageLimits()).pixels
+    right = client.post("/v1/diagnose", content=png_encode(pixels), headers={"Content-Type": "image/png"}).json()
+    negative = png_encode(65535 - pixels)
+    turned = client.post("/v1/diagnose", content=negative, headers={"Content-Type": "image/png"}).json()
+    assert right["image"]["view"] == "frontal" and right["image"]["quality"] == []
+    assert turned["image"]["inverted"] and "inverted" in {warning["code"] for warning in turned["warnings"]}
+    assert turned["findings"] == right["findings"]  # it is turned back before the model sees it
+
+
+def test_png_of_no_chest_has_no_view_and_says_so(client: TestClient) -> None:
+    png = png_encode((np.arange(65536) % 256).astype(np.uint8).reshape(256, 256))
     answer = client.post("/v1/diagnose", content=png, headers={"Content-Type": "image/png"}).json()
-    assert answer["image"]["transfer_syntax"] == "image/png" and answer["image"]["bits"] == 16
+    assert answer["image"]["transfer_syntax"] == "image/png" and answer["image"]["bits"] == 8
+    assert "not_chest" in {warning["code"] for warning in answer["warnings"]}
     assert "view_not_frontal" in {warning["code"] for warning in answer["warnings"]}
 
 
