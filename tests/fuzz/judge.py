@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.intake import QualityChecks, take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.reader import read_image
 
 LIMITS = ImageLimits(
     max_file_bytes=2**20,
@@ -20,6 +20,7 @@ LIMITS = ImageLimits(
     decode_timeout_s=5.0,
     decode_memory_bytes=2**28,
 )
+_ALL = QualityChecks(not_chest="accept")
 _IMAGE_CODES = {code for code in ErrorCode if code.startswith("image_")}
 _SLACK_S = 5.0
 
@@ -39,7 +40,7 @@ def judge(data: bytes, decoder: IsolatedDecoder) -> Outcome:
     """Read an input and check what must hold; anything else than pixels or a code is a failure."""
     start = time.monotonic()
     try:
-        image = read_image(data, LIMITS, decoder)
+        image = take_in(data, LIMITS, decoder, checks=_ALL)
     except MedfilipError as refused:
         kind = _refusal(refused)
     else:

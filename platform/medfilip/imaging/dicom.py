@@ -18,7 +18,8 @@ from medfilip.imaging.dicom_file import guarded, parse_dicom, text_of
 from medfilip.imaging.dicom_pixels import PixelClaim, pixel_claim, stored_values, unsupported
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.radiograph import Radiograph, RadiographView, ViewPosition, pixel_hash
+from medfilip.imaging.radiograph import Radiograph, ViewPosition, pixel_hash
+from medfilip.imaging.view_words import view_of, view_position_of
 from medfilip.imaging.windowing import to_monochrome2
 
 _RADIOGRAPHIC = frozenset({"CR", "DX", "RG"})
@@ -32,48 +33,6 @@ _OTHER_BODY_PART_WORDS = (
 )
 _OTHER_BODY_PARTS = frozenset(_OTHER_BODY_PART_WORDS.split())
 """Body Part Examined values (PS3.16, annex L, without spaces and underscores) that are surely not a chest."""
-
-_VIEW_POSITIONS: dict[str, ViewPosition] = {
-    "PA": "PA",
-    "POSTEROANTERIOR": "PA",
-    "AP": "AP",
-    "ANTEROPOSTERIOR": "AP",
-    "APAXIAL": "AP",
-    "APLLD": "AP",
-    "APRLD": "AP",
-    "PALLD": "PA",
-    "PARLD": "PA",
-    "LL": "LL",
-    "LLAT": "LL",
-    "LEFTLATERAL": "LL",
-    "RL": "RL",
-    "RLAT": "RL",
-    "RIGHTLATERAL": "RL",
-    "LATERAL": "LATERAL",
-    "LAT": "LATERAL",
-    "XTABLELATERAL": "LATERAL",
-}
-"""View Position (PS3.3, section C.8.7.1.1.1 and usage), or the meaning of a View Code (PS3.16, CID 4010); letters only.
-Oblique and swimmer's views are neither frontal nor lateral."""
-
-
-def view_position_of(position: str | None) -> ViewPosition | None:
-    """Return the view position that words name; ``None`` if it names none that is known."""
-    return _VIEW_POSITIONS.get(re.sub(r"[^A-Z]", "", (position or "").upper()))
-
-
-def view_in_words(words: str | None) -> tuple[RadiographView, ViewPosition | None]:
-    """Return view and view position that a table or header names: ``PA``, ``LL``, ``Frontal``, ``lateral`` …."""
-    plain = (words or "").strip().lower()
-    position = view_position_of(words)
-    return ("frontal", None) if plain == "frontal" else (view_of(position), position)
-
-
-def view_of(view_position: ViewPosition | None) -> RadiographView:
-    """Return the view that a view position gives."""
-    if view_position is None:
-        return "unknown"
-    return "frontal" if view_position in ("PA", "AP") else "lateral"
 
 
 def read_dicom(data: bytes, limits: ImageLimits, decoder: IsolatedDecoder | None = None) -> Radiograph:

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import Settings
-from medfilip.imaging.dicom import view_in_words
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.quality import (
@@ -27,6 +26,7 @@ from medfilip.imaging.quality import (
 )
 from medfilip.imaging.radiograph import Radiograph
 from medfilip.imaging.reader import read_image
+from medfilip.imaging.view_words import view_in_words
 
 _OF_THE_VIEW = (QualityFlag.LATERAL_VIEW, QualityFlag.VIEW_UNKNOWN)
 
