@@ -6,9 +6,11 @@ those whose outcome was new when they were found.
 
 import io
 import struct
+import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -62,6 +64,7 @@ def bases() -> dict[str, bytes]:
     files["window"] = make_dicom(pixels, WindowCenter=[2048, 100], WindowWidth=[4096, 50], PixelPaddingValue=0)
     files["nested"] = make_dicom(pixels, AnatomicRegionSequence=[_code("Chest")], ViewCodeSequence=[_code("AP")])
     files["jpeg"] = _encapsulated(small, _raster(small, "JPEG"), "1.2.840.10008.1.2.4.50")
+    files |= {name: _by_gdcm(pixels, name) for name in ("JPEGLosslessProcess14_1", "JPEGExtendedProcess2_4")}
     files["frames"] = make_dicom(np.stack([small, small]).reshape(96, 64), bits=8, Rows=48, NumberOfFrames=2)
     files["colour"] = make_dicom(
         np.dstack([small] * 3), bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
@@ -106,6 +109,26 @@ def _encapsulated(pixels: np.ndarray, frame: bytes, syntax: str) -> bytes:
     buffer = io.BytesIO()
     file.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _by_gdcm(pixels: np.ndarray, syntax: str) -> bytes:
+    """Encode with the one library at hand that encodes these processes of JPEG; it works on files."""
+    import gdcm
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = f"{folder}/source.dcm", f"{folder}/target.dcm"
+        Path(source).write_bytes(make_dicom(pixels))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(source)
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(target)
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return Path(target).read_bytes()
 
 
 def mutate(data: bytes, seed: int) -> bytes:

@@ -135,7 +135,7 @@ IMAGES = DatasetSchema(
             ("width", pa.int32()),
             ("bits", pa.int8()),
             ("spacing_mm", pa.float32()),  # row spacing of ``pixels``; null when the file does not say
-            ("source_height", pa.int32()),
+            ("source_height", pa.int32()),  # of the decoded image, set upright
             ("source_width", pa.int32()),
             ("source_photometric", _text),
             ("source_transfer_syntax", _text),
