@@ -36,36 +36,28 @@ COMPRESSED_SYNTAXES = frozenset(
 
 
 class ImageLimits(Settings):
-    """Bounds on one image from outside.
+    """Bounds on one image from outside; each holds before what it bounds is done."""
 
-    Attributes
-    ----------
-    max_file_bytes
-        Size of the file as received.
-    max_pixels
-        Rows times columns of one frame.
-    max_header_bytes
-        Bytes of a DICOM file's attributes, those that are skipped unread not counted.
-    max_frames
-        Frames that are decoded; a radiograph has one.
-    max_inflated_bytes
-        Size of a deflated data set after inflation, and of the decoded pixels of any file.
-    decode_timeout_s
-        Wall-clock seconds the isolated worker may take for one image.
-    decode_memory_bytes
-        Address space the worker may add to what it needs to start.
-    transfer_syntaxes
-        DICOM transfer syntax UIDs that are accepted.
-    accept_burned_in
-        Whether an image is read whose header says that its pixels hold annotation, which may name the patient.
-    """
-
-    max_file_bytes: int = Field(default=64 * 2**20, gt=0)
-    max_pixels: int = Field(default=40_000_000, gt=0)
-    max_header_bytes: int = Field(default=4 * 2**20, gt=0)
-    max_frames: int = Field(default=64, ge=1)
-    max_inflated_bytes: int = Field(default=256 * 2**20, gt=0)
-    decode_timeout_s: float = Field(default=20.0, gt=0)
-    decode_memory_bytes: int = Field(default=2 * 2**30, gt=0)
-    transfer_syntaxes: tuple[str, ...] = tuple(sorted(NATIVE_SYNTAXES | COMPRESSED_SYNTAXES))
-    accept_burned_in: bool = False
+    max_file_bytes: int = Field(default=64 * 2**20, gt=0, description="size of a file as received")
+    max_pixels: int = Field(default=40_000_000, gt=0, description="rows times columns of one frame")
+    max_header_bytes: int = Field(
+        default=4 * 2**20, gt=0, description="attributes of a DICOM file, those that are skipped unread not counted"
+    )
+    max_frames: int = Field(default=64, ge=1, description="frames that are decoded; a radiograph has one")
+    max_inflated_bytes: int = Field(
+        default=256 * 2**20,
+        gt=0,
+        description="a deflated DICOM data set after inflation, and decoded pixels of any file",
+    )
+    decode_timeout_s: float = Field(
+        default=20.0, gt=0, description="seconds the isolated decoder may take for an image"
+    )
+    decode_memory_bytes: int = Field(
+        default=2 * 2**30, gt=0, description="address space the isolated decoder may add to what it needs to start"
+    )
+    transfer_syntaxes: tuple[str, ...] = Field(
+        tuple(sorted(NATIVE_SYNTAXES | COMPRESSED_SYNTAXES)), description="DICOM transfer syntax UIDs that are accepted"
+    )
+    accept_burned_in: bool = Field(
+        default=False, description="read images whose header says that annotation, maybe a name, is in the pixels"
+    )
