@@ -47,7 +47,7 @@ class ImageLimits(Settings):
     max_inflated_bytes: int = Field(
         default=256 * 2**20,
         gt=0,
-        description="a deflated DICOM data set after inflation, and decoded pixels of any file",
+        description="a deflated DICOM data set when inflated, and decoded pixels",
     )
     decode_timeout_s: float = Field(
         default=20.0, gt=0, description="seconds the isolated decoder may take for an image"
