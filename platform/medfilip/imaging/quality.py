@@ -22,17 +22,17 @@ from medfilip.imaging.radiograph import Pixels, RadiographView
 from medfilip.imaging.thumbnail import Box, content_box, pick, ranks
 from medfilip.imaging.view import Likelihoods, likelihoods
 
-INVERTED_FROM = 0.75
+INVERTED_FROM = 0.7
 """Probability of a negative, given a chest."""
-TURNED_FROM = 0.75
+TURNED_FROM = 0.7
 """Probability of one quarter turn, given a chest."""
-UPSIDE_DOWN_FROM = {"frontal": 0.85, "lateral": 0.99}
+UPSIDE_DOWN_FROM = {"frontal": 0.8, "lateral": 0.95}
 """The same for 180 degrees, by the likelier view. Half a turn shows less than a quarter: from the front both lungs
 still lie beside the mediastinum, and from the side shoulders and abdomen, both bright, only change places."""
-LATERAL_FROM = 0.9
+LATERAL_FROM = 0.8
 FRONTAL_FROM = 0.6
 """Probabilities of the views, given a chest; between them the view is unknown."""
-NO_CHEST_FROM = 0.9
+NO_CHEST_FROM = 0.85
 """Probability of no chest."""
 MIN_CHEST = 0.25
 """Below this probability of a chest nothing is said about its view, turn and polarity."""
