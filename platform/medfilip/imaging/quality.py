@@ -24,15 +24,15 @@ from medfilip.imaging.view import Likelihoods, likelihoods
 
 INVERTED_FROM = 0.7
 """Probability of a negative, given a chest."""
-TURNED_FROM = 0.7
-"""Probability of one quarter turn, given a chest."""
+TURNED_FROM = {"frontal": 0.7, "lateral": 0.9}
+"""Probability of one quarter turn, given a chest, by the likelier view."""
 UPSIDE_DOWN_FROM = {"frontal": 0.8, "lateral": 0.95}
-"""The same for 180 degrees, by the likelier view. Half a turn shows less than a quarter: from the front both lungs
-still lie beside the mediastinum, and from the side shoulders and abdomen, both bright, only change places."""
+"""The same for 180 degrees. Half a turn shows less than a quarter: from the front both lungs still lie beside the
+mediastinum, and from the side shoulders and abdomen, both bright, only change places."""
 LATERAL_FROM = 0.8
 FRONTAL_FROM = 0.6
 """Probabilities of the views, given a chest; between them the view is unknown."""
-NO_CHEST_FROM = 0.85
+NO_CHEST_FROM = 0.9
 """Probability of no chest."""
 MIN_CHEST = 0.25
 """Below this probability of a chest nothing is said about its view, turn and polarity."""
@@ -248,7 +248,7 @@ def _judge(found: Likelihoods, box: Box, *, collimated: bool, clipped: tuple[flo
     told = chest >= MIN_CHEST
     inverted = told and bool(polarity[1] >= INVERTED_FROM)
     turn = int(np.argmax(turns))
-    needed = UPSIDE_DOWN_FROM["lateral" if views[1] > views[0] else "frontal"] if turn == 2 else TURNED_FROM
+    needed = (UPSIDE_DOWN_FROM if turn == 2 else TURNED_FROM)["lateral" if views[1] > views[0] else "frontal"]
     if turn and not (told and turns[turn] >= needed):
         turn = 0
     reason = "no_lung_fields" if found.none >= NO_CHEST_FROM else None
