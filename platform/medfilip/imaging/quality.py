@@ -29,10 +29,10 @@ TURNED_FROM = {"frontal": 0.7, "lateral": 0.9}
 UPSIDE_DOWN_FROM = {"frontal": 0.8, "lateral": 0.95}
 """The same for 180 degrees. Half a turn shows less than a quarter: from the front both lungs still lie beside the
 mediastinum, and from the side shoulders and abdomen, both bright, only change places."""
-LATERAL_FROM = 0.8
+LATERAL_FROM = 0.75
 FRONTAL_FROM = 0.6
 """Probabilities of the views, given a chest; between them the view is unknown."""
-NO_CHEST_FROM = 0.9
+NO_CHEST_FROM = 0.85
 """Probability of no chest."""
 MIN_CHEST = 0.25
 """Below this probability of a chest nothing is said about its view, turn and polarity."""
