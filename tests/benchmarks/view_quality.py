@@ -115,7 +115,7 @@ def changed(named: dict[str, list[Real]]) -> dict[str, Any]:
         for change, (_, _, apply) in CHANGES.items()
     }
     print("\nChanged copies: turn and polarity both told rightly (percent); lost = called no chest")
-    print(f"{'':20s}     n" + "".join(f"{name:>8s}" for name in CHANGES) + "   lost")
+    print(f"{'':20s}     n" + "".join(f"{name:>9s}" for name in CHANGES) + "     lost")
     table: dict[str, Any] = {}
     for name, images in named.items():
         row: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def changed(named: dict[str, list[Real]]) -> dict[str, Any]:
             told = [judged[image.name, change] for image in images]
             row[change] = rate(a.rotation == turn and a.inverted is negative for a in told)
         row["lost"] = rate(judged[i.name, c].not_chest_reason is not None for i in images for c in CHANGES)
-        print(f"{name:20s}{len(images):6d}" + "".join(f"{value:8.2f}" for value in row.values()))
+        print(f"{name:20s}{len(images):6d}" + "".join(f"{value:9.2f}" for value in row.values()))
         table[name] = {"n": len(images), **row}
     table["confusion"] = {name: _confusion(named[name], judged) for name in ("check ALL FRONTAL", "check LATERAL")}
     return table
@@ -242,16 +242,15 @@ def speed(pixels: Pixels) -> dict[str, float]:
     """Milliseconds per image by its side; the median of several."""
     table = {}
     for side in (64, 512, 1024, 2048, 4096):
-        for dtype in (np.uint8, np.uint16):
-            grey = np.asarray(Image.fromarray(pixels).resize((side, side))).astype(dtype) * (
-                257 if dtype != np.uint8 else 1
-            )
+        scaled = np.asarray(Image.fromarray(pixels).resize((side, side)))
+        copies: list[Pixels] = [scaled, scaled.astype(np.uint16) * 257]
+        for grey in copies:
             took = []
             for _ in range(15):
                 start = time.perf_counter()
-                assess(grey.astype(dtype))
+                assess(grey)
                 took.append(time.perf_counter() - start)
-            table[f"{side} px {np.dtype(dtype).name}"] = round(1000 * float(np.median(took)), 2)
+            table[f"{side} px {grey.dtype.name}"] = round(1000 * float(np.median(took)), 2)
     print(f"\nMilliseconds per image: {table}")
     return table
 

@@ -91,7 +91,7 @@ def over(image: Field, mask: Field, value: Any) -> Field:
 def frontal(rng: np.random.Generator, n: int, size: int) -> Field:
     """Draw ``n`` chests from the front, upright, patient's left on the right for most."""
     dice = Dice(rng, n, size)
-    x, y = dice.frame((0.7, 1.22), 0.08, 0.14)
+    x, y = dice.frame((0.7, 1.4), 0.09, 0.14)
     x = x * np.where(dice.chance(0.12) > 0, -1, 1)
     wide = dice.between(0.36, 0.56)
     body, image = _trunk(dice, x, y, wide)
@@ -144,7 +144,7 @@ def _trunk(dice: Dice, x: Field, y: Field, wide: Field) -> tuple[Field, Field]:
 
 def _lung(dice: Dice, image: Field, x: Field, y: Field, wide: Field, floor: Field, *, is_left: bool) -> Field:
     """One lung at positive ``x``: an arch over a dome, more or less opaque, with fluid at its foot in some."""
-    outer = wide - dice.between(0.03, 0.12)
+    outer = wide - dice.between(0.03, 0.12) - dice.chance(0.25) * dice.between(0, 0.12)
     inner = dice.between(0.01, 0.06)
     middle, half = (outer + inner) / 2, (outer - inner) / 2
     top, level = dice.between(0.06, 0.2), floor + dice.between(-0.05, 0.05) + (0.02 if is_left else -0.01)
@@ -153,7 +153,7 @@ def _lung(dice: Dice, image: Field, x: Field, y: Field, wide: Field, floor: Fiel
     arch = np.sqrt(1 - rise**2)
     wall = half * (arch + dice.between(0, 1) * (1 - rise - arch)) - np.abs(x - middle + dice.between(0, 0.05) * rise)
     dome = level + dice.between(0.04, 0.14) * (((x - middle) / half) ** 2 - 0.3) - y
-    mask = step(np.minimum(np.minimum(wall, dome), y - top), dice.between(0.015, 0.06))
+    mask = step(np.minimum(np.minimum(wall, dome), y - top), dice.between(0.015, 0.1))
     air = dice.between(0.0, 0.4) + dice.between(0, 0.12) * step(y - 0.4, 0.3)
     for _ in range(2):
         where = (middle + dice.between(-0.13, 0.13), dice.between(0.15, 0.8))
@@ -247,7 +247,8 @@ def expose(dice: Dice, image: Field) -> Field:
     wedge = step((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) - far, 0.01)
     image = over(image, wedge * dice.chance(0.4), np.where(dice.chance(0.6) > 0, 0, 1))
     edge = np.choose(dice.rng.integers(0, 4, (dice.n, 1, 1)), [x, 1 - x, y, 1 - y])
-    image = over(image, step(dice.between(0.01, 0.1) - edge, 0.005) * dice.chance(0.2), dice.chance(0.3))
+    strip = step(dice.between(0.01, 0.2) - edge, 0.005) * dice.chance(0.25) * dice.between(0.6, 1)
+    image = over(image, strip, dice.chance(0.3) * dice.between(0.5, 1))
     low, high = dice.between(-0.05, 0.08), dice.between(0.85, 1.25)
     clipped: Field = np.clip((image - low) / (high - low), 0, 1)
     return clipped

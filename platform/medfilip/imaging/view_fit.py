@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data" / "view.yaml")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--drawings", type=int, default=80_000)
+    parser.add_argument("--drawings", type=int, default=70_000)
     parser.add_argument("--epochs", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
