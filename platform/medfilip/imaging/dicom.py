@@ -21,6 +21,7 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.radiograph import Radiograph, ViewPosition, pixel_hash
 from medfilip.imaging.view_words import view_of, view_position_of
 from medfilip.imaging.windowing import to_monochrome2
+from medfilip.reports.scope import names_chest, names_other_anatomy
 
 _RADIOGRAPHIC = frozenset({"CR", "DX", "RG"})
 """Modalities of projection radiographs (PS3.3, section C.7.3.1.1.1); RG is digitised film."""
@@ -30,6 +31,13 @@ _OTHER_BODY_PART_WORDS = (
     "FACE FEMUR FINGER FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUMBARSPINE MANDIBLE "
     "MAXILLA NECK NOSE ORBIT PATELLA PELVIS RADIUS SACRUM SCALP SHOULDER SKULL SSPINE TEETH THIGH "
     "THUMB TIBIA TOE ULNA WHOLEBODY WRIST ZYGOMA"
+)
+_DESCRIPTIONS = (
+    "StudyDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "PerformedProcedureStepDescription",
+    "RequestedProcedureDescription",
 )
 _OTHER_BODY_PARTS = frozenset(_OTHER_BODY_PART_WORDS.split())
 """Body Part Examined values (PS3.16, annex L, without spaces and underscores) that are surely not a chest."""
@@ -79,20 +87,29 @@ def _check_chest(dataset: Dataset) -> None:
     modality = (text_of(dataset, "Modality") or "").upper()
     if modality in _TOMOGRAPHIC:
         raise unsupported("Modality is a tomographic one, not CR, DX or RG")
-    field = "Body Part Examined"
-    body_part = text_of(dataset, "BodyPartExamined")
-    if body_part is None and dataset.get("AnatomicRegionSequence"):
-        field, body_part = "Anatomic Region", text_of(dataset.AnatomicRegionSequence[0], "CodeMeaning")
-    letters = re.sub(r"[^A-Z]", "", (body_part or "").upper())
-    if modality not in _RADIOGRAPHIC:
-        field = "Modality"
-    elif letters not in _OTHER_BODY_PARTS:
+    field = "Modality" if modality not in _RADIOGRAPHIC else _other_body_part(dataset)
+    if field is None:
         return
     raise MedfilipError(
         ErrorCode.IMAGE_NOT_CHEST,
         f"{field} says that the image is not a chest radiograph (CR, DX or RG).",
         fix="Send chest radiographs only, or correct the attribute.",
     )
+
+
+def _other_body_part(dataset: Dataset) -> str | None:
+    """Name the attribute that says that the image shows another part of the body; descriptions are asked last."""
+    part = text_of(dataset, "BodyPartExamined")
+    if part is not None:
+        letters = re.sub(r"[^A-Z]", "", part.upper())
+        return "Body Part Examined" if letters in _OTHER_BODY_PARTS or names_other_anatomy(part) else None
+    if dataset.get("AnatomicRegionSequence"):
+        meaning = text_of(dataset.AnatomicRegionSequence[0], "CodeMeaning") or ""
+        return "Anatomic Region" if names_other_anatomy(meaning) else None
+    described = {name: text_of(dataset, name) or "" for name in _DESCRIPTIONS}
+    if any(names_chest(words) for words in described.values()):
+        return None
+    return next((name for name, words in described.items() if names_other_anatomy(words)), None)
 
 
 def _check_presentation(dataset: Dataset, limits: ImageLimits) -> None:

@@ -28,7 +28,8 @@ _PREAMBLE_BYTES = 132
 _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_TAG = 0x7FE00000
 _READ = (
-    "SOPClassUID SOPInstanceUID StudyInstanceUID Modality PresentationIntentType BodyPartExamined "
+    "SOPClassUID SOPInstanceUID StudyInstanceUID Modality PresentationIntentType BodyPartExamined StudyDescription "
+    "SeriesDescription ProtocolName PerformedProcedureStepDescription RequestedProcedureDescription "
     "AnatomicRegionSequence ViewPosition ViewCodeSequence PatientOrientation PatientID PatientSex PatientAge "
     "BurnedInAnnotation Manufacturer ImagerPixelSpacing PixelSpacing SamplesPerPixel PhotometricInterpretation "
     "PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation "

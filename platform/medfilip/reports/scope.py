@@ -82,6 +82,9 @@ _SURELY_CROSS_SECTION = re.compile(
     r"t[12](?:[- ]weighted|w)|flair|gadolinium|echotexture|hypoechoic|transducer|mm slices?)\b",
     re.IGNORECASE,
 )
+_NAMED_IN_HEADERS = re.compile(
+    r"\b(?:teeth|tooth|dental|panoramic|opg|jaws?|cephalometr\w*|bitewing|abd|spines?)\b", re.IGNORECASE
+)
 _MAX_TITLE = 200
 _ULTRASOUND_TITLE = re.compile(r"^\W*US\s+[A-Z]")
 _LINE_OR_SENTENCE = re.compile(r"\n|(?<=\S)[.:](?=\s|$)")
@@ -107,6 +110,17 @@ def out_of_scope(text: str, sections: Sequence[Section], title: str | None = Non
         if found is not None:
             return None if found == "chest" else found
     return _by_body(body)
+
+
+def names_chest(name: str) -> bool:
+    """Whether an examination's name names the chest."""
+    return bool(_CHEST.search(re.sub(r"[_\W]+", " ", name)))
+
+
+def names_other_anatomy(name: str) -> bool:
+    """Whether an examination's name, as image headers have it, names a part of the body that is not the chest."""
+    words = re.sub(r"[_\W]+", " ", name)
+    return bool(_OTHER_ANATOMY.search(words) or _NAMED_IN_HEADERS.search(words)) and not _CHEST.search(words)
 
 
 def _heading(text: str, sections: Sequence[Section]) -> str:

@@ -75,6 +75,9 @@ def test_a_bare_data_set_is_read(dicom, ramp, limits) -> None:
         ({"Modality": "CT"}, ErrorCode.IMAGE_UNSUPPORTED),
         ({"Modality": "MG"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"BodyPartExamined": None, "AnatomicRegionSequence": region("Knee")}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"BodyPartExamined": None, "StudyDescription": "TEETH, PANORAMIC"}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"BodyPartExamined": "", "SeriesDescription": "ABD_AP"}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"BodyPartExamined": "THORACIC SPINE"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"PresentationIntentType": "FOR PROCESSING"}, ErrorCode.IMAGE_UNSUPPORTED),
         ({"BurnedInAnnotation": "YES"}, ErrorCode.IMAGE_BURNED_IN),
         ({"Rows": 31}, ErrorCode.IMAGE_UNDECODABLE),
@@ -94,6 +97,11 @@ def test_a_bare_data_set_is_read(dicom, ramp, limits) -> None:
 )
 def test_what_is_no_chest_radiograph_is_refused_with_a_code(dicom, ramp, limits, attributes, code) -> None:
     assert code_of(dicom(ramp, **attributes), limits) == code
+
+
+@pytest.mark.parametrize("words", ["CXR AND KNEE", "PORTABLE CHEST", "XR ABDOMEN CHEST", "ROUTINE", ""])
+def test_a_description_that_may_be_a_chest_is_accepted(dicom, ramp, limits, words) -> None:
+    assert read_dicom(dicom(ramp, BodyPartExamined=None, StudyDescription=words), limits).view == "frontal"
 
 
 @pytest.mark.parametrize("body_part", ["THORAX", "", "PORT CHEST", None])

@@ -55,7 +55,7 @@ def test_lateral_radiographs_are_told(images) -> None:
 )
 def test_changed_radiographs_are_told(images, quarters: int, negative: bool, recall: float) -> None:
     told = []
-    for pixels in images["frontal"][::2]:
+    for pixels in images["frontal"][::5]:
         changed = np.ascontiguousarray(np.rot90(255 - pixels if negative else pixels, quarters))
         found = assess(changed)
         told.append((found.rotation, found.inverted) == (90 * quarters, negative))
