@@ -1,4 +1,4 @@
-"""A driver killed in the middle of extract: the next start ends with the same rows, each once."""
+"""A driver killed in the middle of its work: the next start ends with the same rows, each once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from medfilip.imaging.listing import MIN_FILES_PER_PART
 from medfilip.phantom.corpus import write_corpus
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest
@@ -93,3 +94,31 @@ def test_a_killed_extract_resumes_to_the_same_rows(
     again = start(*undisturbed.settings, root)
     assert again.wait(120) == 0
     assert rows(resumed)["mentions"] == undisturbed.expected["mentions"]
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_ingest_of_images_resumes_to_the_same_manifest(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", 140, seed=4)
+    settings = ("ingest", f"reports={tmp_path}/corpus", f"images={tmp_path}/corpus/images", "quiet=true")
+    undisturbed = finish(*settings, f"root={tmp_path}/undisturbed")
+
+    process = start(*settings, f"root={tmp_path}/killed")
+    deadline = time.monotonic() + 180
+    done: list[Path] = []
+    while not done and time.monotonic() < deadline and process.poll() is None:
+        done = list((tmp_path / "killed").glob("ingest-*/*/staging/records/images/*.json"))
+        time.sleep(0.02)
+    assert process.poll() is None, "the job ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # What was committed is not read again: nobody sees that one of its files is spoilt by now.
+    part = int(done[0].stem.removeprefix("part-"))
+    spoilt = sorted((tmp_path / "corpus/images").iterdir())[part * MIN_FILES_PER_PART]
+    before = spoilt.stat()
+    spoilt.write_bytes(bytes(before.st_size))
+    os.utime(spoilt, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    resumed = finish(*settings, f"root={tmp_path}/killed")
+    assert read_manifest(resumed).fingerprint == read_manifest(undisturbed).fingerprint
+    runs = [child for child in resumed.parent.children() if child.is_dir()]
+    assert runs == [resumed], "no second run"
