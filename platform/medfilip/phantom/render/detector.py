@@ -1,0 +1,76 @@
+"""From attenuation to pixel values: scatter, quantum noise, grid, tone curve, sharpening and collimation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfilip.phantom.render.field import Field, blur, enlarge, halve, noise_patch
+from medfilip.phantom.render.patient import Exposure
+
+MAX_VALUE = 4095
+"""Largest pixel value: 12 bits."""
+
+_MEAN = 14.0  # attenuation of an average chest, cm of water
+
+
+def veil(density: Field) -> Field:
+    """Attenuation smoothed over some centimetres, ``[H, W]``: what scatter adds, and what processing takes away."""
+    small = density
+    while small.shape[0] > 40:
+        small = halve(small)
+    small = blur(blur(small), 2)
+    return enlarge(small, density.shape[0], density.shape[1])
+
+
+def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Turn attenuation into 12-bit values, larger is brighter.
+
+    Parameters
+    ----------
+    density
+        Attenuation of the image, cm of water ``[H, W]``.
+    smooth
+        `veil` of the chest without its lesions: a lesion leaves the rest of the image alone.
+    exposure
+        Style, dose, gain and contrast.
+    rng
+        For the noise.
+    """
+    style = exposure.style
+    size = density.shape[0]
+    signal = density - np.float32(style.scatter + style.flatten) * (smooth - np.float32(_MEAN)) * (density > 0.3)
+    signal *= np.float32(1.0 - 0.6 * style.scatter)
+    for _ in range(style.soften):
+        signal = blur(signal)
+    noise = noise_patch(style.grain, rng, size)
+    thick = signal * np.float32(1 / 14.0)
+    # The fewer quanta arrive, the larger is their relative scatter: it grows with the square root of the loss.
+    strength = 0.35 + thick * (0.25 + 0.55 * thick)
+    signal += noise * (strength * np.float32(style.noise * (1 / exposure.dose) ** 0.5))
+    if style.grid:
+        lines = np.arange(size) % 4
+        signal += np.float32(style.grid) * (np.float32(0.5) * (lines == 0) - np.float32(0.5) * (lines == 2))
+    value = tone(signal, exposure)
+    if style.sharpen[0]:
+        value += np.float32(style.sharpen[0]) * (value - blur(value))
+    if style.sharpen[1]:
+        value += np.float32(style.sharpen[1]) * (value - blur(blur(value, 2), 4))
+    value *= np.float32(MAX_VALUE)
+    np.rint(value, out=value)
+    return np.clip(value, 0, MAX_VALUE).astype(np.uint16)
+
+
+def tone(signal: Field, exposure: Exposure) -> Field:
+    """Characteristic curve of the detector and its processing: attenuation to brightness (about 0 to 1)."""
+    style = exposure.style
+    half = style.half / exposure.gain
+    u = np.maximum(signal, 0.0) * np.float32(1 / half)
+    power = u * u * u if style.steep else u * u
+    value = power / (power + np.float32(1.0))
+    top = 0.86 if style.steep else 0.82
+    value *= np.float32((style.shoulder - style.toe) / top)
+    value += np.float32(style.toe)
+    middle = np.float32(0.45)
+    value = middle + (value - middle) * np.float32(exposure.contrast)
+    return value
