@@ -100,6 +100,7 @@ FIXED: dict[str, Slot] = {
     "perihilar": Slot("site", "perihilar", "hilum"),
     "quadrant": Slot("site", "upper quadrant", "abdomen"),
     "chest_wall": Slot("site", "chest wall", "chest_wall"),
+    "axilla": Slot("site", "axilla", "chest_wall"),
     "shoulder": Slot("site", "shoulder", "shoulder"),
     "hemidiaphragm": Slot("site", "hemidiaphragm", "diaphragm"),
     "cervical": Slot("site", "cervical", "cervical_spine"),
@@ -186,7 +187,7 @@ def forms_for(extra: Extra, lesion: Lesion) -> tuple[str, ...]:
         if "{interstitial}" in form and lesion.severity != "mild":
             continue
         if lesion.category == "surgical_material":
-            named = fixed | ({"chest_wall"} if "axilla" in form else set())
+            named = fixed
             if named != {lesion.site}:
                 continue
         if "{site}" in form and not _fitting(extra.sites, lesion.site):

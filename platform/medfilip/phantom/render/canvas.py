@@ -95,7 +95,9 @@ class Canvas(Generic[P]):
     def add(self, key: str, patch: Patch) -> None:
         """Add the change of a lesion, and note which pixels it is seen at."""
         self.density[patch.window] += patch.change
-        self.note(key, patch.window, np.abs(patch.change) >= patch.visible)
+        strength = np.abs(patch.change)
+        # What is fine or half hidden may stay below the usual bound everywhere, on small images above all.
+        self.note(key, patch.window, strength >= max(min(patch.visible, 0.6 * float(strength.max())), 1e-3))
 
     def note(self, key: str, window: Window, mask: NDArray[np.bool_]) -> None:
         """Note the pixels of a lesion; one that cannot be seen at all is a mistake of the renderer."""

@@ -31,7 +31,7 @@ def rib_fracture(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generat
     blend = step(off - at * wall, 0.012) * step(0.055 - (off - at * wall), 0.03)
     moved = posterior_shell(phase - slip * blend)
     gap = step(0.0042 - np.abs(off - at * wall - 0.02 * (phase - np.floor(phase) - 0.5)), 0.004)
-    amount = np.float32(1.6 * max(g.patient.bone, 0.85) * g.exposure.style.ribs)
+    amount = np.float32(2.1 * max(g.patient.bone, 0.85) * g.exposure.style.ribs)
     before = posterior_shell(phase)
     change = (moved * (1.0 + 0.35 * blend) - before) * amount - gap * before * amount * 1.3
     change *= own & (off < wall + 0.008)

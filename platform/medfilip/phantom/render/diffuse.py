@@ -12,7 +12,7 @@ from medfilip.phantom.render.vessels import vessel_tree
 
 _EDEMA = {"mild": (0.17, 0.7, 0.5), "moderate": (0.38, 0.9, 0.55), "severe": (0.68, 0.5, 0.4)}
 """Share of the air filled around the hila, strength of the septal lines, and of the engorged vessels."""
-_RETICULAR = {"mild": 0.8, "moderate": 1.35, "severe": 2.1}  # cm of water
+_RETICULAR = {"mild": 1.15, "moderate": 1.85, "severe": 2.8}  # cm of water
 
 
 def edema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) -> Patch:
