@@ -60,10 +60,10 @@ def aortic_calcification(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random
     top = 0.289 - 0.014 * aorta
     window = g.window(g.front + 0.055, top, 0.06, 0.05)
     inside = g.left_border[window[0]] - g.x[window]
-    arc = step(0.0036 - np.abs(inside - 0.0058), 0.004)
+    arc = step(0.0046 - np.abs(inside - 0.0068), 0.004)
     breaks = 0.72 + 0.28 * (np.floor((g.y[window[0]] + float(rng.random())) * 90.0) % 3 > 0)
     arc = arc * step(0.036 - np.abs(g.y[window[0]] - top), 0.008) * breaks
-    return Patch(window, np.float32(3.6) * arc, 0.8)
+    return Patch(window, np.float32(5.2) * arc, 0.8)
 
 
 def note_shape(canvas: Canvas[Frontal], lesion: Lesion) -> None:

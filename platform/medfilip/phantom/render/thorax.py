@@ -183,5 +183,6 @@ def chest(g: Frontal, rng: np.random.Generator) -> tuple[Field, Field, Field]:
     density -= airways(g)
     window, gas = stomach(g)
     density[window] -= np.minimum(gas, density[window] * 0.6)
-    density += 0.25 * smooth_noise(rng, g.size, g.size, 9) * (body > 2.0)
+    uneven = smooth_noise(rng, g.size, g.size, 9) * (np.float32(0.25) + np.float32(0.45) * step(g.y - 0.80, 0.15))
+    density += uneven * (density > 2.0)
     return density, air, marks
