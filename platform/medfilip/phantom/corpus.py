@@ -186,9 +186,7 @@ def _check(count: int, seed: int) -> None:
         )
 
 
-def _write_recipe(
-    folder: Path, count: int, seed: int, *, images: bool, options: StudyOptions | None = None
-) -> None:
+def _write_recipe(folder: Path, count: int, seed: int, *, images: bool, options: StudyOptions | None = None) -> None:
     recipe = {"count": count, "seed": seed, "images": images, "generator_version": GENERATOR_VERSION}
     if options is not None:
         recipe |= asdict(options)

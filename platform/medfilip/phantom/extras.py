@@ -172,7 +172,10 @@ def extras_by_category() -> dict[str, Extra]:
     return {extra.category: extra for extra in load_extras()}
 
 
-_UNSEEN = ("RIB", "TLEVEL", "IJ ", "subclavian", "dialysis", "tracheostomy", "pigtail", "lead", "suture", "S-shaped", "thoracolumbar")
+_UNSEEN = (
+    "RIB", "TLEVEL", "IJ ", "subclavian", "dialysis", "tracheostomy", "pigtail", "lead", "suture", "S-shaped",
+    "thoracolumbar",
+)  # fmt: skip
 """Details that a drawn lesion does not have."""
 _HERNIA_SIZES = {"mild": "small", "moderate": "medium", "severe": "large"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -88,7 +89,7 @@ DEVICES = (
 FRONTAL_ONLY = ("cardiomegaly", "pneumothorax", "scoliosis", "rib_fracture")
 """Categories that the ontology lets only a frontal view judge."""
 
-_BASIC_RATES = {category: 0.2 for category in BASIC_CATEGORIES} | {"cardiomegaly": 0.35}
+_BASIC_RATES = dict.fromkeys(BASIC_CATEGORIES, 0.2) | {"cardiomegaly": 0.35}
 _EXCLUSIVE = {"hypoinflation": "hyperinflation"}
 _ALIKE_RATE = 0.5  # of bilateral effusions and consolidations: the same on both sides, which reports put in one phrase
 _NORMAL_SHARE, _KEPT_SHARE = 0.5, 0.4
@@ -153,9 +154,7 @@ def check_categories(categories: Collection[str]) -> tuple[str, ...]:
     return tuple(category for category in CATEGORIES if category in categories)
 
 
-def sample_lesions(
-    rng: np.random.Generator, categories: Collection[str] = BASIC_CATEGORIES
-) -> tuple[Lesion, ...]:
+def sample_lesions(rng: np.random.Generator, categories: Collection[str] = BASIC_CATEGORIES) -> tuple[Lesion, ...]:
     """Draw the lesions of a report without an image: every category and side on its own, one stream for all."""
     lesions: list[Lesion] = []
     for category in CATEGORIES:
@@ -192,7 +191,7 @@ def sample_study(
         kind = KINDS[category]
         rate = kind.rate * kind.bedside[0 if bedside else 1]
         if prevalence is not None:
-            rate = 1.0 - (1.0 - prevalence) ** 0.5 if len(kind.sides) == 2 else prevalence
+            rate = 1.0 - math.sqrt(1.0 - prevalence) if len(kind.sides) == 2 else prevalence
         lesions += _sample_category(np.random.default_rng([seed, index, 3, number]), category, rate)
     return tuple(lesions)
 
@@ -257,9 +256,7 @@ def thin_out(lesions: tuple[Lesion, ...], rng: np.random.Generator) -> tuple[Les
     return tuple(lesion for lesion in lesions if rng.random() < _KEPT_SHARE)
 
 
-def study_truth(
-    lesions: tuple[Lesion, ...], categories: Collection[str] = CATEGORIES
-) -> dict[str, CategoryTruth]:
+def study_truth(lesions: tuple[Lesion, ...], categories: Collection[str] = CATEGORIES) -> dict[str, CategoryTruth]:
     """Sum up what an image shows: one entry for each of the categories, present or absent."""
     return {
         category: _category_truth([one for one in lesions if one.category == category])

@@ -141,9 +141,7 @@ def generate(
         yield make_study(seed, index, size=size, options=options)
 
 
-def make_study(
-    seed: int, index: int, *, size: int = DEFAULT_SIZE, options: StudyOptions | None = None
-) -> PhantomStudy:
+def make_study(seed: int, index: int, *, size: int = DEFAULT_SIZE, options: StudyOptions | None = None) -> PhantomStudy:
     """Make one study: a pure function of its arguments."""
     options = options or StudyOptions(size=size)
     number = _patient_number(seed, index)
@@ -157,7 +155,10 @@ def make_study(
     patient = patient_of(seed, number, sex, age)
     images = draw_study(lesions, patient, exposure, seed, index, size=options.size, lateral=lateral)
     text, findings = write_report(
-        lesions, np.random.default_rng([seed, index, 4]), views=tuple(one.view for one in images), sex=sex,
+        lesions,
+        np.random.default_rng([seed, index, 4]),
+        views=tuple(one.view for one in images),
+        sex=sex,
         categories=options.categories,
     )
     return PhantomStudy(

@@ -20,7 +20,9 @@ def test_dcmtk_reads_what_we_write(index: int, needs_program: Callable[[str], st
     for number, image in enumerate(study.images):
         file.write_bytes(dicom_bytes(study, number))
         wanted = ("StudyInstanceUID", "BodyPartExamined", "ViewPosition", "PatientOrientation")
-        result = subprocess.run([program, *(part for one in wanted for part in ("+P", one)), str(file)], capture_output=True)
+        result = subprocess.run(
+            [program, *(part for one in wanted for part in ("+P", one)), str(file)], capture_output=True
+        )
         assert result.returncode == 0
         assert not result.stderr, "no warning and no error"
         assert study.study_uid.encode() in result.stdout and b"[CHEST]" in result.stdout

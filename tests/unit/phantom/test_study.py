@@ -52,7 +52,9 @@ def test_a_size_at_which_nothing_shows_is_refused() -> None:
         make_study(0, 0, size=32)
 
 
-@pytest.mark.parametrize("options", [{"categories": ("nodul",)}, {"categories": ()}, {"styles": ("neon",)}, {"styles": ()}])
+@pytest.mark.parametrize(
+    "options", [{"categories": ("nodul",)}, {"categories": ()}, {"styles": ("neon",)}, {"styles": ()}]
+)
 def test_options_that_do_not_exist_are_refused(options: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(MedfilipError) as caught:
         StudyOptions(**options)

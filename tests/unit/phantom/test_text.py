@@ -7,8 +7,8 @@ import pytest
 from medfilip.findings.finding import Certainty, Change, Finding, Hedge, Laterality
 from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, PRESENT, category_truth
-from medfilip.phantom.dice import Dice
 from medfilip.phantom.claims import NOUNS
+from medfilip.phantom.dice import Dice
 from medfilip.phantom.extras import LOBES, extras_by_category, forms_for, load_extras, unrelated
 from medfilip.phantom.lesions import BASIC_CATEGORIES, CATEGORIES, DEVICES, Lesion, sample_study
 from medfilip.phantom.study import make_report

@@ -1,4 +1,4 @@
-"""Bones of a frontal image: ribs, clavicles, scapulae, humeri and spine, drawn as shells that are dense at their edges."""
+"""Bones of a frontal image: ribs, clavicles, scapulae, humeri and spine, drawn as shells, dense at their edges."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _SPACING = 0.0585  # of the posterior ribs at their heads, fractions of the fiel
 
 
 def rib_phase(g: Frontal, off: Field, y: Field, cage: Field, *, left: bool | Field = False) -> Field:
-    """Number (from 0, and fractions between) of the posterior rib at a place."""
+    """Return the number (from 0, and fractions between) of the posterior rib at a place."""
     first, slant, spread = g.patient.ribs
     t = off / np.maximum(cage, 0.06)
     head = (0.140 + first) + np.where(left, np.float32(slant), np.float32(-slant))
     # Each rib rises a little from the spine, bends and falls to the side: the lower, the steeper.
     fall = (0.095 + 0.05 * np.clip(y - 0.2, 0.0, 0.6)) * t * t * t - 0.052 * t * (1.0 - t)
-    return (y - head - fall) * np.float32(1 / (_SPACING * spread))
+    phase: Field = (y - head - fall) * np.float32(1 / (_SPACING * spread))
+    return phase
 
 
 def posterior_ribs(g: Frontal) -> Field:
@@ -94,7 +95,9 @@ def shoulders(g: Frontal, density: Field) -> None:
     for sign in (1.0, -1.0):
         rows, columns = g.window(sign * 0.40, 0.27, 0.16, 0.26)
         off, y = g.x[rows, columns] * np.float32(sign), g.y[rows]
-        medial = curve(y, [(0.13, 0.345 - inward), (0.20, 0.322 - inward), (0.36, 0.340 - inward), (0.46, 0.375 - inward)])
+        medial = curve(
+            y, [(0.13, 0.345 - inward), (0.20, 0.322 - inward), (0.36, 0.340 - inward), (0.46, 0.375 - inward)]
+        )
         lateral = curve(y, [(0.17, 0.412), (0.22, 0.405), (0.34, 0.393 - 0.4 * inward), (0.465, 0.380 - inward)])
         plate = step(np.minimum(off - medial, lateral - off), 0.006) * step(np.minimum(y - 0.125, 0.468 - y), 0.012)
         edge = step(0.007 - np.abs(off - lateral), 0.007) * step(np.minimum(y - 0.17, 0.468 - y), 0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -171,8 +173,8 @@ _STEP = 0.4  # distance of the points of a line, pixels
 def _sample(places: Sequence[tuple[float, float]]) -> tuple[Field, Field]:
     """Points along a smooth curve through places (row, column), about `_STEP` pixels apart."""
     at = [0.0]
-    for (row0, col0), (row1, col1) in zip(places, places[1:], strict=False):
-        at.append(at[-1] + max(((row1 - row0) ** 2 + (col1 - col0) ** 2) ** 0.5, 1e-3))
+    for (row0, col0), (row1, col1) in itertools.pairwise(places):
+        at.append(at[-1] + max(math.sqrt((row1 - row0) ** 2 + (col1 - col0) ** 2), 1e-3))
     along = (np.arange(int(at[-1] / _STEP) + 1) * _STEP).astype(np.float64)
     row = _through(along, at, [one[0] for one in places])
     return row, _through(along, at, [one[1] for one in places])

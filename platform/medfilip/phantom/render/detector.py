@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +49,7 @@ def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Gen
     thick = signal * np.float32(1 / 14.0)
     # The fewer quanta arrive, the larger is their relative scatter: it grows with the square root of the loss.
     strength = 0.35 + thick * (0.25 + 0.55 * thick)
-    signal += noise * (strength * np.float32(style.noise * (1 / exposure.dose) ** 0.5))
+    signal += noise * (strength * np.float32(style.noise * math.sqrt(1 / exposure.dose)))
     if style.grid:
         lines = np.arange(size) % 4
         signal += np.float32(style.grid) * (np.float32(0.5) * (lines == 0) - np.float32(0.5) * (lines == 2))
@@ -72,5 +74,5 @@ def tone(signal: Field, exposure: Exposure) -> Field:
     value *= np.float32((style.shoulder - style.toe) / top)
     value += np.float32(style.toe)
     middle = np.float32(0.45)
-    value = middle + (value - middle) * np.float32(exposure.contrast)
-    return value
+    contrasted: Field = middle + (value - middle) * np.float32(exposure.contrast)
+    return contrasted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from medfilip.phantom.lesions import Lesion
@@ -65,8 +67,8 @@ def chest_tube(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator
     entry = 0.50 + 0.06 * float(rng.random())
     if lesion.site == "lung_apex":
         path = [
-            (s * (cage + 0.13), entry + 0.05), (s * (cage + 0.01), entry), (s * 0.84 * cage, 0.40), (s * 0.62 * cage, 0.27),
-            (s * 0.12, 0.185),
+            (s * (cage + 0.13), entry + 0.05), (s * (cage + 0.01), entry), (s * 0.84 * cage, 0.40),
+            (s * 0.62 * cage, 0.27), (s * 0.12, 0.185),
         ]  # fmt: skip
     else:
         base = g.dome_at(side) + 0.01
@@ -135,6 +137,6 @@ def surgical_material(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Ge
     for _ in range(int(rng.integers(4, 8))):
         at_x, at_y = x + 0.065 * (float(rng.random()) - 0.5), y + 0.085 * (float(rng.random()) - 0.5)
         slope = 2.0 * float(rng.random()) - 1.0
-        length = 0.012 / (1.0 + slope * slope) ** 0.5
+        length = 0.012 / math.sqrt(1.0 + slope * slope)
         paths.append([(s * at_x, at_y), (s * at_x + length, at_y + length * slope)])
     return line_patch(canvas, paths, 0.0045, 5.5)

@@ -34,7 +34,12 @@ def edema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) -> 
     low = step(g.y - np.float32(g.dome - 0.17), 0.08) * step(g.off - (g.cage - np.float32(0.055)), 0.02)
     rows = (g.y - np.float32(g.dome)) * np.float32(1 / 0.019) + 1.5 * g.off + np.float32(2.5) * lumps
     rows -= np.floor(rows)
-    change += (np.float32(1.1 * lines) + np.float32(2.5 * lines) * lumps) * low * step(np.float32(0.13) - np.abs(rows - 0.5), 0.12) * (canvas.air > 1.0)
+    change += (
+        (np.float32(1.1 * lines) + np.float32(2.5 * lines) * lumps)
+        * low
+        * step(np.float32(0.13) - np.abs(rows - 0.5), 0.12)
+        * (canvas.air > 1.0)
+    )
     tree = vessel_tree(g, fresh=1)
     tree *= np.clip(canvas.air[g.thorax] * np.float32(0.25), 0.0, 1.0)
     change[g.thorax] += np.float32(3.0 * vessels) * tree

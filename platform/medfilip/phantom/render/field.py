@@ -1,4 +1,4 @@
-"""Numerical fields: smooth shapes, curves through points, interpolation and noise, all of exactly rounded operations."""
+"""Fields of numbers: smooth shapes, curves through points, interpolation and noise, of exactly rounded operations."""
 
 from __future__ import annotations
 
@@ -68,9 +68,10 @@ def curve(at: Field, knots: Sequence[tuple[float, float]]) -> Field:
     left = np.clip(np.searchsorted(place, position, side="right") - 1, 0, len(gap) - 1)
     h = gap[left]
     t = (position - place[left]) / h
-    found = (1 + 2 * t) * (1 - t) * (1 - t) * value[left] + t * t * (3 - 2 * t) * value[left + 1]
+    found: Field = (1 + 2 * t) * (1 - t) * (1 - t) * value[left] + t * t * (3 - 2 * t) * value[left + 1]
     found += h * t * (1 - t) * ((1 - t) * tangent[left] - t * tangent[left + 1])
-    return found.astype(np.float32)
+    curved: Field = found.astype(np.float32)
+    return curved
 
 
 @lru_cache(maxsize=32)
@@ -121,7 +122,8 @@ def halve(field: Field) -> Field:
     rows, columns = field.shape[0] // 2 * 2, field.shape[1] // 2 * 2
     even = field[:rows]
     down = even[0::2] + even[1::2]
-    return (down[:, 0:columns:2] + down[:, 1:columns:2]) * 0.25
+    small: Field = (down[:, 0:columns:2] + down[:, 1:columns:2]) * np.float32(0.25)
+    return small
 
 
 @lru_cache(maxsize=12)
@@ -133,16 +135,18 @@ def noise_tile(kind: str, side: int) -> Field:
     """
     seed = [_TILE_SEED, ("white", "grain", "mesh").index(kind), side]
     draws = np.random.default_rng(seed).integers(0, 256, (4, side, side), dtype=np.uint8).astype(np.int16)
-    white = (draws[0] + draws[1] - draws[2] - draws[3]).astype(np.float32) * np.float32(1 / 147.8)
+    white: Field = (draws[0] + draws[1] - draws[2] - draws[3]).astype(np.float32) * np.float32(1 / 147.8)
     if kind == "white":
         return white
     soft = blur(white)
     if kind == "grain":
-        return (0.35 * white + 1.9 * soft).astype(np.float32)
+        grain: Field = (0.35 * white + 1.9 * soft).astype(np.float32)
+        return grain
     wide = blur(blur(soft), 2)
     middle = soft - wide
     ridges = np.float32(0.30) - np.abs(middle)  # zero crossings of smooth noise are lines
-    return np.clip(ridges * 4.0, -1.0, 1.2).astype(np.float32)
+    mesh: Field = np.clip(ridges * 4.0, -1.0, 1.2).astype(np.float32)
+    return mesh
 
 
 def noise_patch(kind: str, rng: np.random.Generator, size: int) -> Field:

@@ -178,7 +178,8 @@ class Frontal(Plane):
         flat = 1.0 - 7.0 * max(self.shape.inflation, 0.0) - 3.0 * min(self.shape.inflation, 0.0)
         square = u * u * np.where(u < 0, np.float32(0.45), np.float32(1.0))
         deep = 0.070 + (0.69 - top) * 0.55  # the angle stays where it is while the dome rises
-        return top + flat * (deep * square + 0.048 * square * square)
+        floor: Field = top + flat * (deep * square + 0.048 * square * square)
+        return floor
 
     @cached_property
     def floor(self) -> Field:
@@ -189,7 +190,7 @@ class Frontal(Plane):
 
     @property
     def ratio(self) -> float:
-        """Cardiothoracic ratio that is drawn: a large patient's heart lies higher, a hyperinflated chest's is narrow."""
+        """Cardiothoracic ratio that is drawn; without cardiomegaly below 0.5, and narrower in a hyperinflated chest."""
         if self.shape.heart is not None:
             return self.shape.heart
         supine = 0.016 if self.exposure.portable else 0.0
@@ -214,8 +215,10 @@ class Frontal(Plane):
         knob = 0.060 + 0.036 * aorta
         place = 0.285 - 0.014 * aorta
         knots = self._stretched([
-            (0.08, 0.056), (0.15, 0.046), (0.195, 0.046), (place - 0.034 - 0.010 * aorta, 0.60 * knob + 0.019), (place + 0.004, knob),
-            (place + 0.034 + 0.014 * aorta, 0.74 * knob + 0.010), (0.352, 0.052), (0.385, 0.072), (0.425, 0.066 + 0.06 * wide),
+            (0.08, 0.056), (0.15, 0.046), (0.195, 0.046),
+            (place - 0.034 - 0.010 * aorta, 0.60 * knob + 0.019), (place + 0.004, knob),
+            (place + 0.034 + 0.014 * aorta, 0.74 * knob + 0.010), (0.352, 0.052), (0.385, 0.072),
+            (0.425, 0.066 + 0.06 * wide),
             (0.475, 0.036 + 0.34 * wide), (0.53, 0.016 + 0.67 * wide), (0.59, 0.004 + 0.91 * wide), (0.635, wide),
             (0.672, 0.97 * wide), (0.71, 0.82 * wide), (0.75, 0.55 * wide),
         ])  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.render.canvas import Canvas, Patch, line_patch
 from medfilip.phantom.render.field import FIELD_MM, Field, bump, chord, enlarge, noise_patch, smooth_noise, step
-from medfilip.phantom.render.lateral import Lateral, aortic_arch
+from medfilip.phantom.render.lateral_anatomy import Lateral, aortic_arch
 
 Painter = Callable[[Canvas[Lateral], Lesion, np.random.Generator], Patch]
 _SITES = {"upper_lobe": (-0.02, 0.27), "middle_lobe": (-0.14, 0.55), "lower_lobe": (0.13, 0.60)}  # x, y
@@ -76,7 +76,9 @@ def atelectasis(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Generato
     window = g.window(x, y, 0.15, 0.13)
     across, down = g.x[:, window[1]] - np.float32(x), g.y[window[0]] - np.float32(y)
     slope = (-0.35 if upper else 0.55) + 0.2 * (float(rng.random()) - 0.5)
-    band = step(np.float32(thick) - np.abs(down - np.float32(slope) * across), 0.008) * step(0.12 - np.abs(across), 0.05)
+    band = step(np.float32(thick) - np.abs(down - np.float32(slope) * across), 0.008) * step(
+        0.12 - np.abs(across), 0.05
+    )
     return Patch(window, canvas.fill(window, np.float32(0.36) * band), 0.4)
 
 
@@ -148,15 +150,22 @@ def device(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Generator) ->
         tip = y - 0.055 - (lesion.tip_mm or 40.0) / FIELD_MM
         return line_patch(canvas, [[(-0.05, -0.02), (-0.036, 0.10), (-0.026, tip)]], 0.019, 3.0, walls=True)
     if lesion.category == "enteric_tube":
-        path = [(-0.02, -0.02), (0.02, 0.2), (0.055, 0.42), (0.06, g.dome - 0.02), (-0.02, g.dome + 0.09), (-0.07, g.dome + 0.13)]
+        path = [
+            (-0.02, -0.02),
+            (0.02, 0.2),
+            (0.055, 0.42),
+            (0.06, g.dome - 0.02),
+            (-0.02, g.dome + 0.09),
+            (-0.07, g.dome + 0.13),
+        ]
         return line_patch(canvas, [path], 0.0085, 3.4)
     if lesion.category == "central_venous_catheter":
         low = {"brachiocephalic_vein": 0.25, "superior_vena_cava": 0.34, "cavoatrial_junction": 0.425}
-        end = low.get(lesion.position or "", 0.51)
-        return line_patch(canvas, [[(-0.05, 0.0), (-0.055, 0.12), (-0.045, 0.22), (-0.040, end)]], 0.007, 3.4)
+        path = [(-0.05, 0.0), (-0.055, 0.12), (-0.045, 0.22), (-0.040, low.get(lesion.position or "", 0.51))]
+        return line_patch(canvas, [path], 0.007, 3.4)
     if lesion.category == "chest_tube":
-        end = (0.02, 0.19) if lesion.site == "lung_apex" else (0.17, g.dome + 0.05)
-        return line_patch(canvas, [[(-0.02, 0.55), (0.03, 0.47), end]], 0.019, 3.0, walls=True)
+        tip_at = (0.02, 0.19) if lesion.site == "lung_apex" else (0.17, g.dome + 0.05)
+        return line_patch(canvas, [[(-0.02, 0.55), (0.03, 0.47), tip_at]], 0.019, 3.0, walls=True)
     if lesion.category == "sternotomy_wires":
         rows = [0.24 + 0.06 * number for number in range(int(rng.integers(5, 8)))]
         fronts = [float(g.front[min(max(int(g.pixel(0.0, row)[0]), 0), g.size - 1), 0]) for row in rows]
@@ -175,7 +184,14 @@ def pacemaker(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Generator)
     """Draw the generator edge on, and a lead that runs forward to the apex of the right ventricle."""
     g = canvas.g
     x0, y0, _, b = g.heart_axes
-    lead = [(-0.20, 0.235), (-0.10, 0.19), (-0.04, 0.26), (-0.05, 0.42), (x0 - 0.01, y0 + 0.55 * b), (x0 - 0.07, y0 + 0.62 * b)]
+    lead = [
+        (-0.20, 0.235),
+        (-0.10, 0.19),
+        (-0.04, 0.26),
+        (-0.05, 0.42),
+        (x0 - 0.01, y0 + 0.55 * b),
+        (x0 - 0.07, y0 + 0.62 * b),
+    ]
     can = [[(-0.205, 0.20), (-0.225, 0.265)]]
     return line_patch(canvas, [lead, *can, *can, *can], 0.0075, 4.0)
 

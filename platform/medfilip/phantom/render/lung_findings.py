@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from medfilip.phantom.lesions import Lesion
@@ -57,7 +59,7 @@ def _air_bronchogram(
 ) -> Field:
     """Bronchi that stay open: dark lines that spread from the hilum, share of the filling they lack."""
     hilum_x, hilum_y = g.hila[lesion.laterality or LEFT]
-    away = ((x - hilum_x) ** 2 + (y - hilum_y) ** 2) ** 0.5 + 1e-6
+    away = math.sqrt((x - hilum_x) ** 2 + (y - hilum_y) ** 2) + 1e-6
     ux, uy = (x - hilum_x) / away, (y - hilum_y) / away
     open_ = np.zeros_like(across)
     pixel = 1.0 / (g.size * g.exposure.zoom)
@@ -118,8 +120,13 @@ def cavity(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) ->
     return Patch(window, change, 0.5)
 
 
-def _distances(canvas: Canvas[Frontal], lesion: Lesion, window: Window, x: float, y: float) -> tuple[Field, tuple[int, int]]:
-    across, down = canvas.g.own(lesion.laterality or LEFT, window) - np.float32(x), canvas.g.y[window[0]] - np.float32(y)
+def _distances(
+    canvas: Canvas[Frontal], lesion: Lesion, window: Window, x: float, y: float
+) -> tuple[Field, tuple[int, int]]:
+    across, down = (
+        canvas.g.own(lesion.laterality or LEFT, window) - np.float32(x),
+        canvas.g.y[window[0]] - np.float32(y),
+    )
     distance = np.sqrt(across * across + down * down)
     return distance, (distance.shape[0], distance.shape[1])
 
@@ -148,7 +155,7 @@ def atelectasis(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generato
 
 
 def _wedge(canvas: Canvas[Frontal], side: str, window: Window, *, upper: bool, grade: int) -> Field:
-    """A collapsing lobe: towards the mediastinum above the hilum, or behind the heart and on the diaphragm below it."""
+    """Share filled by a collapsing lobe: at the mediastinum above the hilum, or behind the heart on the diaphragm."""
     g = canvas.g
     off = canvas.g.own(LEFT if side == LEFT else RIGHT, window)
     y = g.y[window[0]]

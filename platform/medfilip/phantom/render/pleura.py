@@ -6,7 +6,7 @@ import numpy as np
 
 from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.render.canvas import Canvas, Patch
-from medfilip.phantom.render.field import blur, enlarge, noise_patch, step
+from medfilip.phantom.render.field import Field, blur, enlarge, noise_patch, step
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal
 
 _EFFUSION = {"minimal": 0.070, "mild": 0.115, "moderate": 0.215, "severe": 0.37}  # height at the wall
@@ -42,6 +42,7 @@ def pneumothorax(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generat
     g, side = canvas.g, lesion.laterality or LEFT
     window = canvas.g.half(side)
     off, y = canvas.g.own(side, window), g.y
+    inner: Field
     width = _PNEUMOTHORAX[lesion.severity or "mild"] * (0.92 + 0.16 * float(rng.random()))
     if lesion.site == "lung_apex":
         # A cap measured from the apex down: a lung that sank, not one that shrank.
@@ -95,9 +96,9 @@ def subcutaneous_emphysema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.rand
     return Patch(window, -np.float32(amount) * 1.9 * mesh * region * fibres, 0.30)
 
 
-def smooth_stripes(phase: np.ndarray) -> np.ndarray:
+def smooth_stripes(phase: Field) -> Field:
     """Triangular wave in [-1, 1] with a period of 0.03: fibres of the pectoral muscle."""
     part = phase * np.float32(1 / 0.03)
     part -= np.floor(part)
-    stripes: np.ndarray = np.abs(part - np.float32(0.5)) * np.float32(4.0) - np.float32(1.0)
+    stripes: Field = np.abs(part - np.float32(0.5)) * np.float32(4.0) - np.float32(1.0)
     return stripes

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from medfilip.phantom.render.field import Field, bump, chord, curve, enlarge, noise_patch, pixel_line, smooth_noise, step
+from medfilip.phantom.render.field import (
+    Field,
+    bump,
+    chord,
+    curve,
+    enlarge,
+    noise_patch,
+    pixel_line,
+    smooth_noise,
+    step,
+)
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal
 from medfilip.phantom.render.vessels import vessels
 
@@ -106,7 +116,8 @@ def mediastinum(g: Frontal) -> Field:
     line = curve(y, [(0.28, 0.05 + 0.03 * aorta), (0.5, 0.045 + 0.035 * aorta), (0.7, 0.028 + 0.02 * aorta)])
     descending = chord(line + g.spine[rows] + 0.3 * g.front - g.x[window], 0.02) * g.is_left[window]
     descending *= step(y - 0.27, 0.03) * 0.55
-    return np.maximum(share, descending)
+    taken: Field = np.maximum(share, descending)
+    return taken
 
 
 def airways(g: Frontal) -> Field:
@@ -116,7 +127,9 @@ def airways(g: Frontal) -> Field:
     rows, columns = g.window(0.0, 0.19, 0.06, 0.22)
     y, x = g.y[rows], g.x[rows, columns]
     aorta = g.patient.aorta
-    middle = curve(y, [(0.0, 0.0), (0.15, 0.3 * g.front), (0.285, carina_x - 0.004 - 0.012 * aorta), (carina_y, carina_x)])
+    middle = curve(
+        y, [(0.0, 0.0), (0.15, 0.3 * g.front), (0.285, carina_x - 0.004 - 0.012 * aorta), (carina_y, carina_x)]
+    )
     tube = 3.0 * np.sqrt(np.clip(1.0 - ((x - middle) * (1 / 0.0255)) ** 2, 0.0, 1.0))
     air[rows, columns] = tube * step(carina_y + 0.006 - y, 0.02) * step(y - 0.015, 0.05)
     for side in (LEFT, RIGHT):
@@ -151,7 +164,7 @@ def lung_texture(g: Frontal, lung: Field, rng: np.random.Generator) -> Field:
     """Fine pattern of vessels and septa too small to be drawn one by one, cm of water, in the thorax."""
     kind, strength = g.exposure.style.texture
     fine = noise_patch(kind, rng, g.size)[g.thorax]
-    patchy = smooth_noise(rng, *lung.shape, 12)
+    patchy = smooth_noise(rng, lung.shape[0], lung.shape[1], 12)
     patchy *= 0.18
     patchy += (0.055 * strength / 0.13) * 2.4 * fine
     patchy *= lung * np.float32(1 / 9.0)

@@ -19,6 +19,8 @@ _TRUNKS: tuple[tuple[float, float, float, float], ...] = (
 )  # fmt: skip
 _LEVELS = 5
 _SHORTER, _THINNER = 0.76, 0.70
+_WIDTHS = (0.0135, 0.00945, 0.006615, 0.0046305, 0.00324135)
+"""Typical width of the branches of each level."""
 Branches = tuple[Field, Field, Field, Field, Field, Field]
 """x, y, direction (x, y), length and width of branches; x grows laterally."""
 
@@ -104,7 +106,7 @@ def blurred_tree(
         Thickness of the vessels along the beam, cm ``[H, W]``.
     """
     field = np.zeros(shape, np.float32) if first is None else first
-    variances = [(0.23 * 0.0135 * (0.70**level) / pixel) ** 2 for level in range(_LEVELS)]
+    variances = [0.23 * 0.23 * (width / pixel) * (width / pixel) for width in _WIDTHS]
     for level in range(_LEVELS):
         found = []
         for part, levels in trees:

@@ -25,7 +25,9 @@ def test_noise_grows_where_few_quanta_arrive_and_with_a_lower_dose() -> None:
     def spread(attenuation: float, dose: float) -> float:
         density = np.full((128, 128), attenuation, np.float32)
         shown = expose(density, veil(density), exposure(dose=dose), np.random.default_rng(1))
-        slope = (tone(np.float32([attenuation + 0.5]), exposure()) - tone(np.float32([attenuation - 0.5]), exposure()))[0]
+        slope = (tone(np.float32([attenuation + 0.5]), exposure()) - tone(np.float32([attenuation - 0.5]), exposure()))[
+            0
+        ]
         return float(shown.std()) / (float(slope) * MAX_VALUE)
 
     assert spread(22.0, 1.0) > 1.5 * spread(7.0, 1.0)

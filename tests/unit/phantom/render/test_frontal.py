@@ -16,7 +16,11 @@ SIZE = 192
 STYLE = ("digital",)
 LEFT, RIGHT = Laterality.LEFT, Laterality.RIGHT
 SITES = {"surgical_material": "hilum", "chest_tube": "lung_apex", "atelectasis": "lower_lobe"}
-POSITIONS = {"central_venous_catheter": "superior_vena_cava", "endotracheal_tube": "above_carina", "enteric_tube": "stomach"}
+POSITIONS = {
+    "central_venous_catheter": "superior_vena_cava",
+    "endotracheal_tube": "above_carina",
+    "enteric_tube": "stomach",
+}
 DIAMETERS = {"nodule": 22.0, "mass": 50.0, "cavity": 45.0}
 DARK = {"pneumothorax", "pneumoperitoneum", "subcutaneous_emphysema"}
 BRIGHT = {
@@ -124,7 +128,8 @@ def test_the_heart_is_as_wide_as_it_is_said_to_be() -> None:
     for index in range(8):
         normal = cardiothoracic_ratio(None, index)
         mild, moderate, severe = (
-            cardiothoracic_ratio(lesion("cardiomegaly", severity=grade), index) for grade in ("mild", "moderate", "severe")
+            cardiothoracic_ratio(lesion("cardiomegaly", severity=grade), index)
+            for grade in ("mild", "moderate", "severe")
         )
         assert normal < 0.515 < mild < moderate < severe < 0.75, (normal, mild, moderate, severe)
         assert geometry(None, index).ratio < 0.5 < geometry(lesion("cardiomegaly", severity="mild"), index).ratio
@@ -134,7 +139,8 @@ def test_inflation_moves_the_diaphragm() -> None:
     domes = [
         geometry(lesion(category, severity=grade), 1).dome
         for category, grade in (
-            ("hypoinflation", "severe"), ("hypoinflation", "mild"), ("hyperinflation", "mild"), ("hyperinflation", "severe"),
+            ("hypoinflation", "severe"), ("hypoinflation", "mild"),
+            ("hyperinflation", "mild"), ("hyperinflation", "severe"),
         )
     ]  # fmt: skip
     assert domes == sorted(domes) and domes[1] < geometry(None, 1).dome < domes[2]
@@ -164,4 +170,7 @@ def test_every_sampled_lesion_can_be_seen_beside_the_others() -> None:
                 continue
             without = draw(tuple(other for other in lesions if other is not one), 8, index, 128)
             difference = np.abs(whole.pixels.astype(int) - without.pixels)[whole.masks[one.key]]
-            assert difference.max() > (100 if one.category not in ("rib_fracture", "aortic_calcification") else 25), (index, one)
+            assert difference.max() > (100 if one.category not in ("rib_fracture", "aortic_calcification") else 25), (
+                index,
+                one,
+            )

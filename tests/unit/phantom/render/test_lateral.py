@@ -41,7 +41,9 @@ def test_what_it_cannot_judge_leaves_no_trace(category: str) -> None:
 @pytest.mark.parametrize("category", [name for name in PAINTERS if KINDS[name].grades])
 def test_severity_grows_the_lesion(category: str) -> None:
     plain = image().pixels.astype(int)
-    sums = [int(np.abs(image(lesion(category, severity=grade)).pixels - plain).sum()) for grade in KINDS[category].grades]
+    sums = [
+        int(np.abs(image(lesion(category, severity=grade)).pixels - plain).sum()) for grade in KINDS[category].grades
+    ]
     assert sums == sorted(sums) and sums[-1] > 1.3 * sums[0]
 
 

@@ -35,13 +35,17 @@ def test_a_category_is_drawn_without_knowing_the_others() -> None:
 
 
 def p_value(first: list[bool], second: list[bool]) -> float:
-    table = np.array([[sum(a == x and b == y for a, b in zip(first, second, strict=True)) for y in (0, 1)] for x in (0, 1)])
+    table = np.array(
+        [[sum(a == x and b == y for a, b in zip(first, second, strict=True)) for y in (0, 1)] for x in (0, 1)]
+    )
     return float(chi2_contingency(table, correction=False)[1])
 
 
 def test_confounders_are_independent_of_findings(sampled) -> None:
     exposures, shown = sampled
-    median = {name: np.median([getattr(one, name) for one in exposures]) for name in ("dose", "gain", "contrast", "zoom")}
+    median = {
+        name: np.median([getattr(one, name) for one in exposures]) for name in ("dose", "gain", "contrast", "zoom")
+    }
     confounders = {
         "view": [one.portable for one in exposures],
         "rotation": [one.rotation > 0 for one in exposures],
@@ -63,13 +67,24 @@ def test_devices_are_independent_of_findings_but_for_the_bedside(sampled) -> Non
     for bedside in (True, False):
         own = [one for one, exposure in zip(shown, exposures, strict=True) if exposure.portable == bedside]
         for device in DEVICES:
-            for category in ("pneumothorax", "pleural_effusion", "cardiomegaly", "edema", "consolidation", "atelectasis"):
+            for category in (
+                "pneumothorax",
+                "pleural_effusion",
+                "cardiomegaly",
+                "edema",
+                "consolidation",
+                "atelectasis",
+            ):
                 with_device, with_finding = [device in one for one in own], [category in one for one in own]
                 if sum(with_device) > 20 and sum(with_finding) > 20:
                     values.append(p_value(with_device, with_finding))
     assert len(values) > 30 and min(values) > 1e-4 and np.mean(np.array(values) < 0.05) < 0.13
     ap, pa = ([one for one, e in zip(shown, exposures, strict=True) if e.portable == side] for side in (True, False))
-    assert np.mean(["endotracheal_tube" in one for one in ap]) > 0.1 > 3 * np.mean(["endotracheal_tube" in one for one in pa])
+    assert (
+        np.mean(["endotracheal_tube" in one for one in ap])
+        > 0.1
+        > 3 * np.mean(["endotracheal_tube" in one for one in pa])
+    )
 
 
 def test_every_category_is_common_enough_to_be_learned(sampled) -> None:
