@@ -14,6 +14,7 @@ MAX_VALUE = 4095
 """Largest pixel value: 12 bits."""
 
 _MEAN = 14.0  # attenuation of an average chest, cm of water
+_MIDDLE = 0.45  # brightness that contrast leaves alone
 
 
 def veil(density: Field) -> Field:
@@ -41,15 +42,23 @@ def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Gen
     """
     style = exposure.style
     size = density.shape[0]
-    signal = density - np.float32(style.scatter + style.flatten) * (smooth - np.float32(_MEAN)) * (density > 0.3)
+    hidden = np.float32(style.scatter + style.flatten)
+    signal = smooth * -hidden
+    signal += hidden * np.float32(_MEAN)
+    signal *= density > 0.3
+    signal += density
     signal *= np.float32(1.0 - 0.6 * style.scatter)
     for _ in range(style.soften):
         signal = blur(signal)
-    noise = noise_patch(style.grain, rng, size)
-    thick = signal * np.float32(1 / 14.0)
     # The fewer quanta arrive, the larger is their relative scatter: it grows with the square root of the loss.
-    strength = 0.35 + thick * (0.25 + 0.55 * thick)
-    signal += noise * (strength * np.float32(style.noise * math.sqrt(1 / exposure.dose)))
+    strength = signal * np.float32(0.55 / 14.0)
+    strength += np.float32(0.25)
+    strength *= signal
+    strength *= np.float32(1 / 14.0)
+    strength += np.float32(0.35)
+    strength *= noise_patch(style.grain, rng, size)
+    strength *= np.float32(style.noise * math.sqrt(1 / exposure.dose))
+    signal += strength
     if style.grid:
         lines = np.arange(size) % 4
         signal += np.float32(style.grid) * (np.float32(0.5) * (lines == 0) - np.float32(0.5) * (lines == 2))
@@ -57,7 +66,8 @@ def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Gen
     if style.sharpen[0]:
         value += np.float32(style.sharpen[0]) * (value - blur(value))
     if style.sharpen[1]:
-        value += np.float32(style.sharpen[1]) * (value - blur(blur(value, 2), 4))
+        coarse = blur(blur(halve(halve(value))))
+        value += np.float32(style.sharpen[1]) * (value - enlarge(coarse, size, size))
     value *= np.float32(MAX_VALUE)
     np.rint(value, out=value)
     return np.clip(value, 0, MAX_VALUE).astype(np.uint16)
@@ -66,13 +76,12 @@ def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Gen
 def tone(signal: Field, exposure: Exposure) -> Field:
     """Characteristic curve of the detector and its processing: attenuation to brightness (about 0 to 1)."""
     style = exposure.style
-    half = style.half / exposure.gain
-    u = np.maximum(signal, 0.0) * np.float32(1 / half)
-    power = u * u * u if style.steep else u * u
-    value = power / (power + np.float32(1.0))
-    top = 0.86 if style.steep else 0.82
-    value *= np.float32((style.shoulder - style.toe) / top)
-    value += np.float32(style.toe)
-    middle = np.float32(0.45)
-    contrasted: Field = middle + (value - middle) * np.float32(exposure.contrast)
-    return contrasted
+    u = signal * np.float32(exposure.gain / style.half)
+    np.maximum(u, np.float32(0.0), out=u)
+    power = u * u
+    if style.steep:
+        power *= u
+    value: Field = power / (power + np.float32(1.0))
+    value *= np.float32((style.shoulder - style.toe) / (0.86 if style.steep else 0.82) * exposure.contrast)
+    value += np.float32((style.toe - _MIDDLE) * exposure.contrast + _MIDDLE)
+    return value

@@ -41,7 +41,7 @@ def edema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) -> 
         * (canvas.air > 1.0)
     )
     tree = vessel_tree(g, fresh=1)
-    tree *= np.clip(canvas.air[g.thorax] * np.float32(0.25), 0.0, 1.0)
+    tree *= unit(canvas.air[g.thorax] * np.float32(0.25))
     change[g.thorax] += np.float32(3.0 * vessels) * tree
     return Patch(window, change, 0.45)
 

@@ -43,6 +43,13 @@ def step(distance: Field, softness: float) -> Field:
     return smooth
 
 
+def edge(distance: Field, softness: float) -> Field:
+    """Straight ramp from 0 to 1 over ``softness`` around zero distance: for borders about as sharp as a pixel."""
+    t = distance * np.float32(1.0 / softness)
+    t += np.float32(0.5)
+    return unit(t)
+
+
 def bump(squared: Field) -> Field:
     """Bell of a squared normalised distance: 1 at 0, 0 from 1 on."""
     t = unit(1.0 - squared)
@@ -64,12 +71,14 @@ def curve(at: Field, knots: Sequence[tuple[float, float]]) -> Field:
     tangent = np.empty_like(value)
     tangent[0], tangent[-1] = 0.0, 0.0
     tangent[1:-1] = (slope[:-1] * gap[1:] + slope[1:] * gap[:-1]) / (gap[1:] + gap[:-1])
-    position = np.clip(at, place[0], place[-1])
-    left = np.clip(np.searchsorted(place, position, side="right") - 1, 0, len(gap) - 1)
+    position = np.minimum(np.maximum(at, place[0]), place[-1])
+    left = np.searchsorted(place[1:-1], position, side="right")
     h = gap[left]
     t = (position - place[left]) / h
-    found: Field = (1 + 2 * t) * (1 - t) * (1 - t) * value[left] + t * t * (3 - 2 * t) * value[left + 1]
-    found += h * t * (1 - t) * ((1 - t) * tangent[left] - t * tangent[left + 1])
+    rest = 1.0 - t
+    start, end = value[left], value[left + 1]
+    found: Field = start + t * t * (3.0 - 2.0 * t) * (end - start)
+    found += h * t * rest * (rest * tangent[left] - t * tangent[left + 1])
     curved: Field = found.astype(np.float32)
     return curved
 

@@ -75,7 +75,6 @@ def draw_frontal(
     g = Frontal(patient, exposure, shape_of(lesions, patient), size)
     density, air, marks = chest(g, np.random.default_rng([seed, index, 1, 0]))
     add_bones(g, density)
-    np.maximum(density, 0.0, out=density)
     smooth = veil(density)
     add_markers(density, exposure, "L", np.random.default_rng([seed, index, 1, 1]))
     canvas = Canvas(g, density, air, marks)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfilip.findings.finding import Laterality
-from medfilip.phantom.render.field import Field, curve, pixel_line, step
+from medfilip.phantom.render.field import Field, curve, pixel_line, step, unit
 from medfilip.phantom.render.patient import Exposure, Patient
 
 Window = tuple[slice, slice]
@@ -155,7 +155,7 @@ class Frontal(Plane):
     def cage_at(self, y: Field) -> Field:
         """Half width of the rib cage by height."""
         patient = self.patient
-        rise = np.clip((_WALL - y) / (_WALL - patient.apex), 0.0, 1.0)
+        rise = unit((_WALL - y) / (_WALL - patient.apex))
         below = np.clip(y - _WALL, 0.0, 0.4)
         width = patient.cage * (1.0 + 0.25 * self.shape.inflation)
         arch = np.sqrt(1.0 - rise * rise * (0.45 + 0.55 * rise))

@@ -18,6 +18,7 @@ from medfilip.phantom.render.field import (
     noise_patch,
     smooth_noise,
     step,
+    unit,
 )
 from medfilip.phantom.render.geometry import Plane
 from medfilip.phantom.render.thorax import AIR, unit_ramp
@@ -116,7 +117,7 @@ def body(g: Lateral) -> Field:
     )
     middle, half = 0.5 * (skin_front + skin_back), 0.5 * (skin_back - skin_front)
     ratio = (g.x - middle) / (half + np.where(g.x < middle, breast, np.float32(0.0)))
-    trunk = wide * np.sqrt(np.clip(1.0 - ratio * ratio, 0.0, 1.0))
+    trunk = wide * np.sqrt(unit(1.0 - ratio * ratio))
     arm = 15.0 * chord(0.105 - np.abs((g.y - 0.035) + 0.30 * (g.x + 0.12) + 0.9 * (g.x + 0.1) * (g.x + 0.1)), 0.10)
     arm = arm * step(0.05 - g.x, 0.30)
     shoulder = 8.0 * bump(((g.x - 0.03) * (1 / 0.26)) ** 2 + ((g.y - 0.12) * (1 / 0.14)) ** 2)
@@ -151,8 +152,8 @@ def anatomy(g: Lateral, rng: np.random.Generator) -> tuple[Field, Field, Field]:
     kind, strength = g.exposure.style.texture
     marks = noise_patch(kind, rng, g.size) * np.float32(0.9 * strength)
     marks += 0.30 * smooth_noise(rng, g.size, g.size, 16)
-    marks *= np.clip(air * np.float32(1 / 12.0), 0.0, 1.0)
-    marks += _vessels(g) * np.clip(air * np.float32(1 / 5.0), 0.0, 1.0)
+    marks *= unit(air * np.float32(1 / 12.0))
+    marks += _vessels(g) * unit(air * np.float32(1 / 5.0))
     density += marks
     density -= _trachea(g)
     density += _aorta(g)
@@ -164,25 +165,15 @@ def anatomy(g: Lateral, rng: np.random.Generator) -> tuple[Field, Field, Field]:
 def _vessels(g: Lateral) -> Field:
     """Vessels of both lungs, which cross at the hilum and spread to front and back."""
     x, y = g.hilum
-    pixel = 1.0 / (g.size * g.exposure.zoom)
-
-    trees = [
-        (part, grow(np.random.default_rng([g.patient.tree, 6, number]), (0.012, y)))
-        for number, part in enumerate((1.0, -1.0))
-    ]
-    rng = np.random.default_rng([g.patient.tree, 8])
-
-    def place(part: float, px: Field, py: Field) -> tuple[Field, Field]:
-        return g.pixels(x + part * px, py)
-
-    return 2.6 * blurred_tree((g.size, g.size), trees, place, pixel, rng)
+    levels = grow(np.random.default_rng([g.patient.tree, 6]), [(x + 0.012, y, 1.0), (x - 0.012, y, -1.0)])
+    return 2.6 * blurred_tree(g, g.everywhere, levels, np.random.default_rng([g.patient.tree, 8]))
 
 
 def _trachea(g: Lateral) -> Field:
     """Air of trachea and of the left upper bronchus seen end on, cm ``[H, W]``."""
     x, y = g.hilum
     middle = curve(g.y, [(0.0, -0.045), (0.2, -0.020), (y - 0.06, x - 0.002)])
-    tube = 3.0 * np.sqrt(np.clip(1.0 - ((g.x - middle) * (1 / 0.024)) ** 2, 0.0, 1.0))
+    tube = 3.0 * np.sqrt(unit(1.0 - ((g.x - middle) * (1 / 0.024)) ** 2))
     tube = tube * step(y - 0.045 - g.y, 0.03) * step(g.y - 0.02, 0.05)
     ring = np.sqrt((g.x - x) ** 2 + (g.y - y + 0.01) ** 2)
     return np.maximum(tube, 2.6 * step(0.014 - ring, 0.008))
@@ -211,7 +202,7 @@ def _bones(g: Lateral, density: Field) -> None:
     amount = g.patient.bone * g.exposure.style.ribs
     off = g.x - g.spine
     half = curve(g.y, [(0.0, 0.024), (0.3, 0.031), (0.7, 0.040), (1.0, 0.044)])
-    level = (g.y - 0.02 + 0.28 * off) * (1 / 0.050) - 0.9 * np.clip(g.y - 0.2, 0.0, 1.0) * g.y
+    level = (g.y - 0.02 + 0.28 * off) * (1 / 0.050) - 0.9 * unit(g.y - 0.2) * g.y
     part = level - np.floor(level)
     disc = step(0.37 - np.abs(part - 0.5), 0.10)
     plate = step(0.05 - np.abs(np.abs(part - 0.5) - 0.35), 0.05)
@@ -225,7 +216,7 @@ def _bones(g: Lateral, density: Field) -> None:
     for slope, spacing, shift in ((0.62, 0.058, 0.0), (0.50, 0.060, 0.45)):
         phase = (g.y + slope * (g.x - 0.25) * (1.0 + 0.9 * (0.28 - g.x)) + shift * spacing) * (1 / spacing)
         side = np.abs(phase - np.floor(phase) - 0.5) * (1 / 0.20)
-        band = (0.45 + 0.55 * side * side) * np.clip((1.05 - side) * 6.0, 0.0, 1.0)
+        band = (0.45 + 0.55 * side * side) * unit((1.05 - side) * 6.0)
         density += (0.80 * amount) * band * inside * unit_ramp(g.x + 0.20, 0.30)
     for shift in (0.0, 0.028):
         edge = curve(g.y, [(0.12, 0.16), (0.25, 0.255 + shift), (0.42, 0.300 + shift), (0.50, 0.285 + shift)])

@@ -8,7 +8,7 @@ import numpy as np
 
 from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.render.canvas import Canvas, Patch, line_patch
-from medfilip.phantom.render.field import FIELD_MM, Field, bump, chord, enlarge, noise_patch, smooth_noise, step
+from medfilip.phantom.render.field import FIELD_MM, Field, bump, chord, enlarge, noise_patch, smooth_noise, step, unit
 from medfilip.phantom.render.lateral_anatomy import Lateral, aortic_arch
 
 Painter = Callable[[Canvas[Lateral], Lesion, np.random.Generator], Patch]
@@ -61,7 +61,7 @@ def pleural_effusion(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Gen
     """Fill the posterior costophrenic angle of one side up to a meniscus."""
     g = canvas.g
     height = _EFFUSION[lesion.severity or "mild"]
-    behind = np.clip((g.x + 0.25) * (1 / 0.52), 0.0, 1.0)
+    behind = unit((g.x + 0.25) * (1 / 0.52))
     surface = np.float32(0.815) - np.float32(height) * (0.55 + 0.45 * behind * behind)
     share = np.float32(0.62) * step(g.y - surface, 0.035) * step(g.x - (0.16 - 1.3 * height), 0.12)
     return Patch(g.everywhere, canvas.fill(g.everywhere, share * (canvas.air > 0.05)), 0.6)
@@ -98,7 +98,7 @@ def interstitial_opacity(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random
     mesh = enlarge(noise_patch("mesh", rng, max(g.size // 2, 64)), g.size, g.size)
     np.maximum(mesh, 0.0, out=mesh)
     mesh *= np.float32(_RETICULAR[lesion.severity or "mild"]) * (0.3 + 0.7 * step(g.y + 0.5 * g.x - 0.5, 0.4))
-    return Patch(g.everywhere, mesh * np.clip(canvas.air * np.float32(1 / 12), 0.0, 1.0), 0.25)
+    return Patch(g.everywhere, mesh * unit(canvas.air * np.float32(1 / 12)), 0.25)
 
 
 def hiatal_hernia(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Generator) -> Patch:
@@ -128,7 +128,7 @@ def pneumoperitoneum(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Gen
     thick = _FREE_AIR[lesion.severity or "mild"]
     u = (g.x[:, window[1]] + 0.08) * np.float32(1 / 0.13)
     below = g.floor()[:, window[1]] + np.float32(0.007)
-    crescent = np.float32(thick) * np.clip(1.0 - u * u, 0.0, 1.0)
+    crescent = np.float32(thick) * unit(1.0 - u * u)
     gas = step(np.minimum(g.y[window[0]] - below, below + crescent - g.y[window[0]]), 0.004) * (crescent > 0.002)
     return Patch(window, -8.0 * gas, 1.0)
 
@@ -139,7 +139,7 @@ def subcutaneous_emphysema(canvas: Canvas[Lateral], lesion: Lesion, rng: np.rand
     mesh = np.maximum(enlarge(noise_patch("mesh", rng, max(g.size // 2, 64)), g.size, g.size), 0.0)
     wall = step(g.front - 0.02 - g.x, 0.02) * step(0.58 - g.y, 0.1) * step(g.y - 0.06, 0.05)
     amount = {"mild": 1.6, "moderate": 2.4, "severe": 3.4}[lesion.severity or "mild"]
-    return Patch(g.everywhere, -np.float32(amount) * mesh * wall * np.clip(canvas.density * 0.25, 0.0, 1.0), 0.4)
+    return Patch(g.everywhere, -np.float32(amount) * mesh * wall * unit(canvas.density * 0.25), 0.4)
 
 
 def device(canvas: Canvas[Lateral], lesion: Lesion, rng: np.random.Generator) -> Patch:

@@ -8,7 +8,7 @@ import numpy as np
 
 from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.render.canvas import Canvas, Patch, sign
-from medfilip.phantom.render.field import FIELD_MM, Field, chord, smooth_noise, step
+from medfilip.phantom.render.field import FIELD_MM, Field, chord, smooth_noise, step, unit
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal, Window
 
 _LOBE_HEIGHT = {"upper_lobe": 0.275, "middle_lobe": 0.525, "lower_lobe": 0.60}
@@ -162,5 +162,5 @@ def _wedge(canvas: Canvas[Frontal], side: str, window: Window, *, upper: bool, g
     if upper:
         edge = 0.385 - 0.055 * grade + 0.55 * (off - 0.10)  # the fissure, drawn up
         return np.float32(0.34 + 0.22 * grade) * step(edge + 0.06 - 0.9 * off - y + 0.06 * grade, 0.02)
-    reach = 0.11 + 0.045 * grade - 0.85 * np.clip(g.floor[:, window[1]] - 0.01 - y, 0.0, 1.0)
+    reach = 0.11 + 0.045 * grade - 0.85 * unit(g.floor[:, window[1]] - 0.01 - y)
     return np.float32(0.30 + 0.24 * grade) * step(reach - (off - 0.05), 0.022)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ _FONT = {  # 5 by 7 pixels, a row of bits a line
 }
 
 
+@lru_cache(maxsize=64)
 def letters(word: str, height: int) -> NDArray[np.bool_]:
     """Render a word of the built-in font, ``height`` pixels high (at least 7)."""
     scale = max(height // 7, 1)

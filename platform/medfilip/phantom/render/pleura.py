@@ -6,7 +6,7 @@ import numpy as np
 
 from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.render.canvas import Canvas, Patch
-from medfilip.phantom.render.field import Field, blur, enlarge, noise_patch, step
+from medfilip.phantom.render.field import Field, blur, enlarge, noise_patch, step, unit
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal
 
 _EFFUSION = {"minimal": 0.070, "mild": 0.115, "moderate": 0.215, "severe": 0.37}  # height at the wall
@@ -22,7 +22,7 @@ def pleural_effusion(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Gen
     off, y = canvas.g.own(side, window), g.y
     height = _EFFUSION[lesion.severity or "mild"]
     cage = float(g.cage.max())
-    outward = np.clip(off * np.float32(1 / cage), 0.0, 1.0)
+    outward = unit(off * np.float32(1 / cage))
     angle = g.dome_at(side) + 0.115 - 0.35 * (g.dome_at(side) - 0.68)
     square = outward * outward
     climb = (0.58 if height > 0.1 else 0.30) + 0.05 * (float(rng.random()) - 0.5)
@@ -31,7 +31,7 @@ def pleural_effusion(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Gen
     soft = 0.030 if not g.exposure.portable else 0.055
     share = step(depth - 0.3 * soft, soft)
     if g.exposure.portable and height > 0.15:
-        veil = np.clip((y - 0.25) * 1.6, 0.0, 1.0) * np.float32(0.9 * height)
+        veil = unit((y - 0.25) * 1.6) * np.float32(0.9 * height)
         share = np.maximum(share, veil)
     share *= canvas.air[window] > 0.05
     return Patch(window, canvas.fill(window, share, 1.0), 0.6)
@@ -55,7 +55,7 @@ def pneumothorax(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generat
     lung = canvas.air[window] > 0.4
     lung &= off > 0.03
     free = step(-inner, 0.004) * lung
-    line = np.clip(1.0 - np.abs(inner) * np.float32(1 / 0.0055), 0.0, 1.0) * lung
+    line = unit(1.0 - np.abs(inner) * np.float32(1 / 0.0055)) * lung
     change = -free * (canvas.marks[window] + np.float32(0.175) * canvas.air[window])
     change += np.float32(0.95) * line
     # What has shrunk holds less air, a little.
@@ -75,9 +75,9 @@ def pneumoperitoneum(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Gen
     middle = 0.15 + 0.03 * (float(rng.random()) - 0.5)
     u = (off - middle) * np.float32(1 / (0.10 + 1.4 * thick))
     below = g.floor[:, window[1]] + np.float32(0.0085)
-    crescent = np.float32(thick) * np.clip(1.0 - u * u, 0.0, 1.0)
+    crescent = np.float32(thick) * unit(1.0 - u * u)
     gas = step(np.minimum(y - below, below + crescent - y) + np.float32(0.001), 0.004) * (crescent > 0.0015)
-    return Patch(window, -gas * np.float32(7.5) * np.clip(canvas.density[window] * 0.06, 0.0, 1.0), 1.0)
+    return Patch(window, -gas * np.float32(7.5) * unit(canvas.density[window] * 0.06), 1.0)
 
 
 def subcutaneous_emphysema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) -> Patch:
@@ -91,7 +91,7 @@ def subcutaneous_emphysema(canvas: Canvas[Frontal], lesion: Lesion, rng: np.rand
     amount = _EMPHYSEMA[lesion.severity or "mild"]
     low = 0.40 + 0.09 * amount
     region = step(off - (g.cage + 0.008), 0.012) * step(np.float32(low) - y, 0.10) * step(y - 0.07, 0.05)
-    region *= np.clip(canvas.density[window] * np.float32(0.25), 0.0, 1.0)
+    region *= unit(canvas.density[window] * np.float32(0.25))
     fibres = 0.75 + 0.25 * smooth_stripes(y + 0.7 * off)
     return Patch(window, -np.float32(amount) * 1.9 * mesh * region * fibres, 0.30)
 

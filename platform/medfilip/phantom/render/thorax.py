@@ -9,11 +9,13 @@ from medfilip.phantom.render.field import (
     bump,
     chord,
     curve,
+    edge,
     enlarge,
     noise_patch,
     pixel_line,
     smooth_noise,
     step,
+    unit,
 )
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal
 from medfilip.phantom.render.vessels import vessels
@@ -22,9 +24,9 @@ AIR = 0.76
 """Attenuation that a centimetre of aerated lung lacks against soft tissue, in centimetres of water."""
 
 
-def soft_tissue(g: Frontal) -> Field:
-    """Attenuation of the body without lungs and bones ``[H, W]``, computed on a coarser grid: nothing in it is fine."""
-    coarse = max(g.size // 2, 64)
+def soft_tissue(g: Frontal, rng: np.random.Generator) -> Field:
+    """Attenuation of the body without lungs and bones ``[H, W]``, drawn on a coarser grid: nothing in it is fine."""
+    coarse = max(g.size * 2 // 5, 64)
     line = pixel_line(coarse)
     exposure, patient = g.exposure, g.patient
     y = (line[:, None] - np.float32(0.5 + exposure.shift[1])) * np.float32(1 / exposure.zoom) + np.float32(0.5)
@@ -37,8 +39,8 @@ def soft_tissue(g: Frontal) -> Field:
     half = curve(y, [(0.05, wide - 0.02), (0.30, wide - 0.012), (0.45, wide), (0.65, wide), (0.85, wide + 0.012)])
     depth = curve(y, [(0.0, 0.42), (0.12, 0.56), (0.22, 0.72), (0.38, 0.93), (0.6, 1.0), (0.8, 1.05), (1.0, 1.06)])
     ratio = off / half
-    torso = thick * depth * np.sqrt(np.clip(1.0 - ratio * ratio, 0.0, 1.0))
-    body = np.maximum(torso * step(y - (0.055 + 0.28 * np.clip(off - 0.09, 0.0, 1.0)), 0.09), _shoulders(x, off, y, g))
+    torso = thick * depth * np.sqrt(unit(1.0 - ratio * ratio))
+    body = np.maximum(torso * step(y - (0.055 + 0.28 * unit(off - 0.09)), 0.09), _shoulders(x, off, y, g))
     neck = 11.5 * chord(np.float32(0.098 + 0.02 * fat) + 0.9 * np.clip(y - 0.05, 0.0, 0.2) - off, 0.09)
     body = np.maximum(body, neck * step(0.16 - y, 0.12))
     if patient.breast > 0:
@@ -46,6 +48,8 @@ def soft_tissue(g: Frontal) -> Field:
     else:
         pectoral = bump(((off - 0.19) / 0.15) ** 2 + ((y - 0.36) / 0.17) ** 2)
         body += (0.9 - 0.4 * fat) * pectoral
+    # No tissue is even, least of all the bowel below the diaphragm.
+    body += smooth_noise(rng, coarse, coarse, 9) * (0.25 + 0.45 * step(y - 0.80, 0.15)) * (body > 2.0)
     return enlarge(body.astype(np.float32), g.size, g.size)
 
 
@@ -56,10 +60,10 @@ def _shoulders(x: Field, off: Field, y: Field, g: Frontal) -> Field:
     slope = np.clip(off - 0.085, 0.0, 0.5)
     rise = slope * (1.0 / 0.40)
     top = (0.002 - down) + 0.16 * (rise * (2.0 - rise)) * (0.55 + 0.45 * rise) - 0.03 * rise
-    lower = 0.50 - 0.9 * np.clip(off - 0.36, 0.0, 1.0)
+    lower = 0.50 - 0.9 * unit(off - 0.36)
     shoulder = (10.5 + 3.0 * fat) * chord(y - top, 0.11) * step(lower - y, 0.20)
     lean = 0.35 if g.exposure.portable else 0.62
-    axis = 0.452 + 0.02 * fat + lean * np.clip(y - 0.22, 0.0, 1.0)
+    axis = 0.452 + 0.02 * fat + lean * unit(y - 0.22)
     inside = (0.060 + 0.030 * fat) - np.abs(off - axis) * (0.94 if g.exposure.portable else 0.85)
     arm = (7.5 + 2.5 * fat) * chord(inside, 0.065) * step(y - 0.15, 0.10)
     girdle: Field = np.maximum(shoulder, arm)
@@ -74,7 +78,7 @@ def _breasts(off: Field, y: Field, g: Frontal) -> Field:
     centre = low - height * 0.78
     u, v = (off - (0.185 + 0.02 * size)) / width, (y - centre) / height
     v = np.where(v < 0, v * 0.62, v)
-    return (1.2 + 3.6 * size) * np.sqrt(np.clip(1.0 - u * u - v * v, 0.0, 1.0)) * np.clip(0.62 + 0.55 * v, 0.0, 1.0)
+    return (1.2 + 3.6 * size) * np.sqrt(unit(1.0 - u * u - v * v)) * unit(0.62 + 0.55 * v)
 
 
 def lung_depth(g: Frontal) -> Field:
@@ -90,7 +94,7 @@ def lung_depth(g: Frontal) -> Field:
     depth *= chord(np.abs(g.x[window] - g.spine[rows]) - 0.024, 0.045)
     height = g.floor[:, columns] - y
     above = unit_ramp(height, 0.12)
-    lung = step(height, 0.005) * (0.74 + 0.26 * above * (2.0 - above))
+    lung = edge(height, 0.005) * (0.74 + 0.26 * above * (2.0 - above))
     # The lung reaches down behind the dome, where the liver hides all but a trace of it.
     recess = unit_ramp(height + 0.085, 0.085) * 0.16
     depth *= np.maximum(lung, recess)
@@ -99,7 +103,7 @@ def lung_depth(g: Frontal) -> Field:
 
 def unit_ramp(distance: Field, length: float) -> Field:
     """Linear ramp from 0 to 1 over ``length``."""
-    ramp: Field = np.clip(distance * np.float32(1 / length), 0.0, 1.0)
+    ramp: Field = unit(distance * np.float32(1 / length))
     return ramp
 
 
@@ -130,7 +134,7 @@ def airways(g: Frontal) -> Field:
     middle = curve(
         y, [(0.0, 0.0), (0.15, 0.3 * g.front), (0.285, carina_x - 0.004 - 0.012 * aorta), (carina_y, carina_x)]
     )
-    tube = 3.0 * np.sqrt(np.clip(1.0 - ((x - middle) * (1 / 0.0255)) ** 2, 0.0, 1.0))
+    tube = 3.0 * np.sqrt(unit(1.0 - ((x - middle) * (1 / 0.0255)) ** 2))
     air[rows, columns] = tube * step(carina_y + 0.006 - y, 0.02) * step(y - 0.015, 0.05)
     for side in (LEFT, RIGHT):
         sign = 1.0 if side is LEFT else -1.0
@@ -138,7 +142,7 @@ def airways(g: Frontal) -> Field:
         rows, columns = g.window(carina_x + sign * 0.045, carina_y + 0.03, 0.06, 0.07)
         along = (g.x[rows, columns] - carina_x) * sign
         across = g.y[rows] - (carina_y - 0.004 + steep * along - 1.5 * along * along)
-        bronchus = 1.9 * np.sqrt(np.clip(1.0 - (across * (1 / 0.0175)) ** 2, 0.0, 1.0))
+        bronchus = 1.9 * np.sqrt(unit(1.0 - (across * (1 / 0.0175)) ** 2))
         bronchus *= step(along - 0.002, 0.015) * step(length - along, 0.04)
         np.maximum(air[rows, columns], bronchus, out=air[rows, columns])
     return air
@@ -156,8 +160,8 @@ def stomach(g: Frontal) -> tuple[tuple[slice, slice], Field]:
     inside = 1.0 - np.sqrt(u * u + v * v + 0.35 * u * u * v)
     gas = (2.0 + 3.5 * amount) * chord(inside, 0.8)
     if not g.exposure.portable:
-        gas *= step(y + high * (0.55 - 0.3 * shape) - g.y[rows], 0.006)
-    return window, gas * step(g.y[rows] - g.floor[:, columns] - 0.007, 0.006)
+        gas *= edge(y + high * (0.55 - 0.3 * shape) - g.y[rows], 0.006)
+    return window, gas * edge(g.y[rows] - g.floor[:, columns] - 0.007, 0.006)
 
 
 def lung_texture(g: Frontal, lung: Field, rng: np.random.Generator) -> Field:
@@ -183,7 +187,7 @@ def chest(g: Frontal, rng: np.random.Generator) -> tuple[Field, Field, Field]:
     marks
         What vessels and texture of the lung contribute to the attenuation ``[H, W]``.
     """
-    body = soft_tissue(g)
+    body = soft_tissue(g, rng)
     lung = lung_depth(g)
     lung *= 1.0 - mediastinum(g)
     np.minimum(lung, np.maximum(body[g.thorax] - 1.6, 0.0), out=lung)
@@ -196,6 +200,4 @@ def chest(g: Frontal, rng: np.random.Generator) -> tuple[Field, Field, Field]:
     density -= airways(g)
     window, gas = stomach(g)
     density[window] -= np.minimum(gas, density[window] * 0.6)
-    uneven = smooth_noise(rng, g.size, g.size, 9) * (np.float32(0.25) + np.float32(0.45) * step(g.y - 0.80, 0.15))
-    density += uneven * (density > 2.0)
     return density, air, marks

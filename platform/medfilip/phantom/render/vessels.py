@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
-from medfilip.findings.finding import Laterality
-from medfilip.phantom.render.field import FIELD_MM, Field, blur, splat, turn
-from medfilip.phantom.render.geometry import LEFT, SIDES, Frontal
+from medfilip.phantom.render.field import FIELD_MM, Field, blur, splat, turn, unit
+from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal, Plane, Window
 
 _TRUNKS: tuple[tuple[float, float, float, float], ...] = (
     # direction (lateral, down), length and width in fractions of the field
@@ -18,21 +17,28 @@ _TRUNKS: tuple[tuple[float, float, float, float], ...] = (
     (0.16, 0.98, 0.110, 0.0150), (0.70, 0.71, 0.075, 0.0110), (0.45, -0.89, 0.095, 0.0095),
 )  # fmt: skip
 _LEVELS = 5
+_ARTERIES = (
+    # place against the hilum, direction, length and width
+    (-0.024, -0.022, 0.28, 0.96, 0.125, 0.039), (-0.012, -0.012, 0.75, 0.55, 0.06, 0.038),
+    (0.0, 0.0, 0.45, -0.75, 0.05, 0.032),
+)  # fmt: skip
 _SHORTER, _THINNER = 0.76, 0.70
 _WIDTHS = (0.0135, 0.00945, 0.006615, 0.0046305, 0.00324135)
 """Typical width of the branches of each level."""
 Branches = tuple[Field, Field, Field, Field, Field, Field]
-"""x, y, direction (x, y), length and width of branches; x grows laterally."""
+"""x, y, direction (x, y), length and width of branches, in the body."""
+Root = tuple[float, float, float]
+"""Where the vessels of a lung begin, x and y, and 1 if they spread to growing x, else -1."""
 
 
-def grow(rng: np.random.Generator, root: tuple[float, float]) -> list[Branches]:
-    """Grow the tree of one lung level by level; every branch ends in two."""
-    trunks = np.array(_TRUNKS, np.float32)
-    count = len(trunks)
-    jitter = 2.0 * rng.random((5, count), np.float32) - 1.0
-    dx, dy = turn((trunks[:, 0], trunks[:, 1]), 0.10 * jitter[0])
-    x = root[0] + 0.014 * jitter[1]
-    y = root[1] + 0.026 * jitter[2] + 0.018 * dy
+def grow(rng: np.random.Generator, roots: Sequence[Root]) -> list[Branches]:
+    """Grow the trees of the lungs together, level by level; every branch ends in two."""
+    trunks = np.array(_TRUNKS * len(roots), np.float32)
+    root_x, root_y, sign = np.repeat(np.array(roots, np.float32), len(_TRUNKS), axis=0).T
+    jitter = 2.0 * rng.random((5, len(trunks)), np.float32) - 1.0
+    dx, dy = turn((trunks[:, 0] * sign, trunks[:, 1]), 0.10 * jitter[0])
+    x = root_x + 0.014 * jitter[1]
+    y = root_y + 0.026 * jitter[2] + 0.018 * dy
     length, width = trunks[:, 2] * (1 + 0.2 * jitter[3]), trunks[:, 3] * (1 + 0.15 * jitter[4])
     levels: list[Branches] = []
     for level in range(_LEVELS):
@@ -43,9 +49,11 @@ def grow(rng: np.random.Generator, root: tuple[float, float]) -> list[Branches]:
         ends_x, ends_y = x + dx * length, y + dy * length
         x, y = np.concatenate((ends_x, ends_x)), np.concatenate((ends_y, ends_y))
         spread = np.repeat(np.array([1.0, -1.0], np.float32), len(dx))
-        dx, dy = turn((np.tile(dx, 2), np.tile(dy, 2)), spread * (0.06 + 0.20 * jitter[0]) + 0.05 * (jitter[1] - 0.5))
-        length = np.tile(length, 2) * _SHORTER * (0.75 + 0.5 * jitter[2])
-        width = np.tile(width, 2) * _THINNER * (0.9 + 0.25 * jitter[3])
+        spread *= 0.05 + 0.14 * jitter[0]
+        spread += 0.05 * (jitter[1] - 0.5)
+        dx, dy = turn((np.concatenate((dx, dx)), np.concatenate((dy, dy))), spread)
+        length = np.concatenate((length, length)) * (_SHORTER * (0.75 + 0.5 * jitter[2]))
+        width = np.concatenate((width, width)) * (_THINNER * (0.9 + 0.25 * jitter[3]))
     return levels
 
 
@@ -54,7 +62,7 @@ def _points(branches: Branches, pixel: float, rng: np.random.Generator) -> tuple
     x, y, dx, dy, length, width = branches
     count = max(int(float(length.max()) / (0.9 * pixel)), 3)
     along = ((np.arange(count) + 0.5) / count).astype(np.float32)
-    bend = 0.22 * (2.0 * rng.random(len(x), np.float32) - 1.0)
+    bend = 0.34 * (2.0 * rng.random(len(x), np.float32) - 1.0)
     s = along[None, :] * length[:, None]
     sideways = bend[:, None] * s * along[None, :]
     px = x[:, None] + dx[:, None] * s - dy[:, None] * sideways
@@ -75,49 +83,39 @@ def _passes(variance: float) -> list[int]:
     return strides
 
 
-def blurred_tree(
-    shape: tuple[int, int],
-    trees: list[tuple[float, list[Branches]]],
-    place: Callable[[float, Field, Field], tuple[Field, Field]],
-    pixel: float,
-    rng: np.random.Generator,
-    first: Field | None = None,
-) -> Field:
+def blurred_tree(plane: Plane, window: Window, levels: list[Branches], rng: np.random.Generator) -> Field:
     """Draw trees: the widest branches first and blurred most; what is thinner is added on the way.
 
     Parameters
     ----------
-    shape
-        Rows and columns of the image.
-    trees
-        A sign for `place` and the levels of each tree.
-    place
-        Turns places in the body to rows and columns.
-    pixel
-        Side of a pixel in the body, fractions of the field.
+    plane, window
+        The image, and the part of it that is drawn.
+    levels
+        Branches by level.
     rng
         Bends the branches.
-    first
-        What is drawn already, still to be blurred with the first level.
 
     Returns
     -------
     Field
-        Thickness of the vessels along the beam, cm ``[H, W]``.
+        Thickness of the vessels along the beam, cm, in the window.
     """
-    field = np.zeros(shape, np.float32) if first is None else first
+    pixel = 1.0 / (plane.size * plane.exposure.zoom)
+    field = np.zeros((window[0].stop - window[0].start, window[1].stop - window[1].start), np.float32)
     variances = [0.23 * 0.23 * (width / pixel) * (width / pixel) for width in _WIDTHS]
-    for level in range(_LEVELS):
-        found = []
-        for part, levels in trees:
-            x, y, mass = _points(levels[level], pixel, rng)
-            found.append((*place(part, x, y), mass))
-        rows, columns, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        field += splat(shape, rows, columns, weights)
+    for level, branches in enumerate(levels):
+        field += _splatted(plane, window, _points(branches, pixel, rng))
         below = variances[level + 1] if level + 1 < _LEVELS else 0.0
         for stride in _passes(variances[level] - below):
             field = blur(field, stride)
     return field
+
+
+def _splatted(plane: Plane, window: Window, points: tuple[Field, Field, Field]) -> Field:
+    x, y, mass = points
+    rows, columns = plane.pixels(x, y)
+    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
+    return splat(shape, rows - window[0].start, columns - window[1].start, mass)
 
 
 def vessel_tree(g: Frontal, *, fresh: int = 0) -> Field:
@@ -125,41 +123,33 @@ def vessel_tree(g: Frontal, *, fresh: int = 0) -> Field:
 
     ``fresh`` other than 0 grows another tree of the same patient, without the arteries of the hila.
     """
-    pixel = 1.0 / (g.size * g.exposure.zoom)
-    tree = g.patient.tree
-    rows, columns = g.thorax
-    trees = [
-        (1.0 if side is LEFT else -1.0, grow(np.random.default_rng([tree, 1 + SIDES.index(side), fresh]), g.hila[side]))
-        for side in SIDES
-    ]
-
-    def place(part: float, x: Field, y: Field) -> tuple[Field, Field]:
-        row, column = g.pixels(part * x, y)
-        return row - rows.start, column - columns.start
-
-    arteries = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    tree, window = g.patient.tree, g.thorax
+    roots = [(g.hila[LEFT][0], g.hila[LEFT][1], 1.0), (-g.hila[RIGHT][0], g.hila[RIGHT][1], -1.0)]
+    levels = grow(np.random.default_rng([tree, 1, fresh]), roots)
+    field = blurred_tree(g, window, levels, np.random.default_rng([tree, 3]))
     if not fresh:
-        for side in SIDES:
-            x, y, mass = _hilar_arteries(g, side, pixel)
-            arteries += splat(arteries.shape, *place(1.0 if side is LEFT else -1.0, x, y), mass)
-        for stride in _passes((0.0075 / pixel) ** 2):
-            arteries = blur(arteries, stride)
-    return blurred_tree(arteries.shape, trees, place, pixel, np.random.default_rng([tree, 3]), arteries)
+        (rows, columns), arteries = _hilar_arteries(g, roots)
+        top, left = rows.start - window[0].start, columns.start - window[1].start
+        field[top : top + arteries.shape[0], left : left + arteries.shape[1]] += arteries
+    return field
 
 
-def _hilar_arteries(g: Frontal, side: Laterality, pixel: float) -> tuple[Field, Field, Field]:
-    """Descending pulmonary artery of a side, which makes most of the hilum's shadow."""
-    x, y = g.hila[side]
-    ends = [(-0.024, -0.022, 0.28, 0.96), (-0.012, -0.012, 0.75, 0.55), (0.0, 0.0, 0.45, -0.75)]
-    place = np.array(ends, np.float32)
-    xs, ys, dx, dy = place[:, 0] + np.float32(x), place[:, 1] + np.float32(y), place[:, 2], place[:, 3]
-    length = np.array([0.125, 0.06, 0.05], np.float32)
-    width = np.array([0.039, 0.038, 0.032], np.float32)
-    return _points((xs, ys, dx, dy, length, width), pixel, np.random.default_rng([g.patient.tree, 4]))
+def _hilar_arteries(g: Frontal, roots: Sequence[Root]) -> tuple[Window, Field]:
+    """Where the descending pulmonary arteries are, and their thickness: they make most of the shadow of the hila."""
+    pixel = 1.0 / (g.size * g.exposure.zoom)
+    place = np.array(_ARTERIES * len(roots), np.float32)
+    root_x, root_y, sign = np.repeat(np.array(roots, np.float32), len(_ARTERIES), axis=0).T
+    x, y = root_x + sign * place[:, 0], root_y + place[:, 1]
+    branches = (x, y, sign * place[:, 2], place[:, 3], place[:, 4], place[:, 5])
+    window = g.window(0.0, 0.46, 0.20, 0.17)
+    field = _splatted(g, window, _points(branches, pixel, np.random.default_rng([g.patient.tree, 4])))
+    for stride in _passes((0.0075 / pixel) * (0.0075 / pixel)):
+        field = blur(field, stride)
+    return window, field
 
 
 def vessels(g: Frontal, air: Field) -> Field:
     """Attenuation of the vessels, as far as there is lung around them, in the window of the thorax."""
     tree = vessel_tree(g)
-    tree *= np.clip(air * np.float32(1 / 4.0), 0.0, 1.0) * np.float32(3.0)
+    tree *= unit(air * np.float32(1 / 7.0)) * np.float32(3.0)
     return tree
