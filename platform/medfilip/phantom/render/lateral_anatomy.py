@@ -166,7 +166,7 @@ def _vessels(g: Lateral) -> Field:
     """Vessels of both lungs, which cross at the hilum and spread to front and back."""
     x, y = g.hilum
     levels = grow(np.random.default_rng([g.patient.tree, 6]), [(x + 0.012, y, 1.0), (x - 0.012, y, -1.0)])
-    return 2.6 * blurred_tree(g, g.everywhere, levels, np.random.default_rng([g.patient.tree, 8]))
+    return 2.6 * blurred_tree(g, g.everywhere, levels)
 
 
 def _trachea(g: Lateral) -> Field:

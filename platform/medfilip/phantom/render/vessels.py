@@ -25,8 +25,8 @@ _ARTERIES = (
 _SHORTER, _THINNER = 0.76, 0.70
 _WIDTHS = (0.0135, 0.00945, 0.006615, 0.0046305, 0.00324135)
 """Typical width of the branches of each level."""
-Branches = tuple[Field, Field, Field, Field, Field, Field]
-"""x, y, direction (x, y), length and width of branches, in the body."""
+Branches = tuple[Field, Field, Field, Field, Field, Field, Field]
+"""x, y, direction (x, y), length, width and bend (deviation of the end, shares of the length) of branches."""
 Root = tuple[float, float, float]
 """Where the vessels of a lung begin, x and y, and 1 if they spread to growing x, else -1."""
 
@@ -42,11 +42,13 @@ def grow(rng: np.random.Generator, roots: Sequence[Root]) -> list[Branches]:
     length, width = trunks[:, 2] * (1 + 0.2 * jitter[3]), trunks[:, 3] * (1 + 0.15 * jitter[4])
     levels: list[Branches] = []
     for level in range(_LEVELS):
-        levels.append((x, y, dx, dy, length, width))
+        bend = 0.30 * (2.0 * rng.random(len(x), np.float32) - 1.0)
+        levels.append((x, y, dx, dy, length, width, bend))
         if level == _LEVELS - 1:
             break
         jitter = rng.random((4, 2 * len(x)), np.float32)
-        ends_x, ends_y = x + dx * length, y + dy * length
+        ends_x, ends_y = x + (dx - dy * bend) * length, y + (dy + dx * bend) * length
+        dx, dy = turn((dx, dy), bend)
         x, y = np.concatenate((ends_x, ends_x)), np.concatenate((ends_y, ends_y))
         spread = np.repeat(np.array([1.0, -1.0], np.float32), len(dx))
         spread *= 0.05 + 0.14 * jitter[0]
@@ -57,12 +59,11 @@ def grow(rng: np.random.Generator, roots: Sequence[Root]) -> list[Branches]:
     return levels
 
 
-def _points(branches: Branches, pixel: float, rng: np.random.Generator) -> tuple[Field, Field, Field]:
+def _points(branches: Branches, pixel: float) -> tuple[Field, Field, Field]:
     """Points along branches that bend a little: lateral position, height and mass (cm of water times pixels)."""
-    x, y, dx, dy, length, width = branches
+    x, y, dx, dy, length, width, bend = branches
     count = max(int(float(length.max()) / (0.9 * pixel)), 3)
     along = ((np.arange(count) + 0.5) / count).astype(np.float32)
-    bend = 0.34 * (2.0 * rng.random(len(x), np.float32) - 1.0)
     s = along[None, :] * length[:, None]
     sideways = bend[:, None] * s * along[None, :]
     px = x[:, None] + dx[:, None] * s - dy[:, None] * sideways
@@ -74,16 +75,21 @@ def _points(branches: Branches, pixel: float, rng: np.random.Generator) -> tuple
 
 
 def _passes(variance: float) -> list[int]:
-    """Strides of blurs whose variances add up to about a variance in square pixels."""
-    strides = []
-    for stride in (4, 2, 1):
-        while variance >= stride * stride / 2:
-            strides.append(stride)
-            variance -= stride * stride / 2
+    """Strides of blurs whose variances add up to about a variance in square pixels.
+
+    A stride wider than what is blurred already would leave a comb of copies.
+    """
+    strides: list[int] = []
+    reached = 0.0
+    while variance - reached >= 0.5:
+        fitting = (stride for stride in (4, 2, 1) if stride * stride / 2 <= variance - reached)
+        stride = next(one for one in fitting if one == 1 or reached >= one * one / 4)
+        strides.append(stride)
+        reached += stride * stride / 2
     return strides
 
 
-def blurred_tree(plane: Plane, window: Window, levels: list[Branches], rng: np.random.Generator) -> Field:
+def blurred_tree(plane: Plane, window: Window, levels: list[Branches]) -> Field:
     """Draw trees: the widest branches first and blurred most; what is thinner is added on the way.
 
     Parameters
@@ -92,8 +98,6 @@ def blurred_tree(plane: Plane, window: Window, levels: list[Branches], rng: np.r
         The image, and the part of it that is drawn.
     levels
         Branches by level.
-    rng
-        Bends the branches.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def blurred_tree(plane: Plane, window: Window, levels: list[Branches], rng: np.r
     field = np.zeros((window[0].stop - window[0].start, window[1].stop - window[1].start), np.float32)
     variances = [0.23 * 0.23 * (width / pixel) * (width / pixel) for width in _WIDTHS]
     for level, branches in enumerate(levels):
-        field += _splatted(plane, window, _points(branches, pixel, rng))
+        field += _splatted(plane, window, _points(branches, pixel))
         below = variances[level + 1] if level + 1 < _LEVELS else 0.0
         for stride in _passes(variances[level] - below):
             field = blur(field, stride)
@@ -126,7 +130,7 @@ def vessel_tree(g: Frontal, *, fresh: int = 0) -> Field:
     tree, window = g.patient.tree, g.thorax
     roots = [(g.hila[LEFT][0], g.hila[LEFT][1], 1.0), (-g.hila[RIGHT][0], g.hila[RIGHT][1], -1.0)]
     levels = grow(np.random.default_rng([tree, 1, fresh]), roots)
-    field = blurred_tree(g, window, levels, np.random.default_rng([tree, 3]))
+    field = blurred_tree(g, window, levels)
     if not fresh:
         (rows, columns), arteries = _hilar_arteries(g, roots)
         top, left = rows.start - window[0].start, columns.start - window[1].start
@@ -140,9 +144,9 @@ def _hilar_arteries(g: Frontal, roots: Sequence[Root]) -> tuple[Window, Field]:
     place = np.array(_ARTERIES * len(roots), np.float32)
     root_x, root_y, sign = np.repeat(np.array(roots, np.float32), len(_ARTERIES), axis=0).T
     x, y = root_x + sign * place[:, 0], root_y + place[:, 1]
-    branches = (x, y, sign * place[:, 2], place[:, 3], place[:, 4], place[:, 5])
+    branches = (x, y, sign * place[:, 2], place[:, 3], place[:, 4], place[:, 5], -0.10 * sign)
     window = g.window(0.0, 0.46, 0.20, 0.17)
-    field = _splatted(g, window, _points(branches, pixel, np.random.default_rng([g.patient.tree, 4])))
+    field = _splatted(g, window, _points(branches, pixel))
     for stride in _passes((0.0075 / pixel) * (0.0075 / pixel)):
         field = blur(field, stride)
     return window, field
@@ -151,5 +155,5 @@ def _hilar_arteries(g: Frontal, roots: Sequence[Root]) -> tuple[Window, Field]:
 def vessels(g: Frontal, air: Field) -> Field:
     """Attenuation of the vessels, as far as there is lung around them, in the window of the thorax."""
     tree = vessel_tree(g)
-    tree *= unit(air * np.float32(1 / 7.0)) * np.float32(3.0)
+    tree *= unit(air * np.float32(1 / 7.0)) * np.float32(3.4)
     return tree
