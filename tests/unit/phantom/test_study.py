@@ -37,7 +37,7 @@ def test_pixels_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "0"
+GOLDEN = "b69ebb7bfffb71bebfc7c51ceb83cf06807cc173b6e1782760fb83a9c0500785"
 
 
 def test_images_hold_12_bits_and_use_them() -> None:

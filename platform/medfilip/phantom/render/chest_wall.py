@@ -60,7 +60,8 @@ def aortic_calcification(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random
     top = 0.289 - 0.014 * aorta
     window = g.window(g.front + 0.055, top, 0.06, 0.05)
     inside = g.left_border[window[0]] - g.x[window]
-    arc = step(0.0046 - np.abs(inside - 0.0068), 0.004)
+    pixel = 1.0 / (g.size * g.exposure.zoom)  # never thinner than what an image can show
+    arc = step(max(0.0046, 0.5 * pixel) - np.abs(inside - 0.0068), max(0.004, 0.8 * pixel))
     breaks = 0.72 + 0.28 * (np.floor((g.y[window[0]] + float(rng.random())) * 90.0) % 3 > 0)
     arc = arc * step(0.036 - np.abs(g.y[window[0]] - top), 0.008) * breaks
     return Patch(window, np.float32(5.2) * arc, 0.8)

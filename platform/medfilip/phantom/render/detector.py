@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from medfilip.phantom.render.field import Field, blur, enlarge, halve, noise_patch
+from medfilip.phantom.render.field import Field, blur, enlarge, halve, noise_patch, unit
 from medfilip.phantom.render.patient import Exposure
 
 MAX_VALUE = 4095
@@ -45,7 +45,7 @@ def expose(density: Field, smooth: Field, exposure: Exposure, rng: np.random.Gen
     hidden = np.float32(style.scatter + style.flatten)
     signal = smooth * -hidden
     signal += hidden * np.float32(_MEAN)
-    signal *= density > 0.3
+    signal *= unit(density * np.float32(0.2))  # beside the body there is nothing to hide
     signal += density
     signal *= np.float32(1.0 - 0.6 * style.scatter)
     for _ in range(style.soften):
