@@ -113,12 +113,19 @@ def _findings_section(report: Draft, claims: list[Claim], extras: list[Extra], l
     deny_one_side(report, lesions, claimed)
     told: set[str] = set()
     for chance in (0.55, 0.3, 0.12):
-        sentence = wording.normal_sentence(dice)
-        if contradicts(sentence, report.shown):
-            sentence = "Comparison with earlier images is limited." if not report.sentences else ""
-        if sentence and sentence not in told and (dice.chance(chance) or not report.sentences):
+        sentence = _normal_sentence(report)
+        if sentence is not None and sentence not in told and (dice.chance(chance) or not report.sentences):
             state_normal(report, sentence)
             told.add(sentence)
+
+
+def _normal_sentence(report: Draft) -> str | None:
+    """Return a sentence of normality that the images bear out; ``None`` if they show too much to find one."""
+    for _ in range(20):
+        sentence = wording.normal_sentence(report.dice)
+        if not contradicts(sentence, report.shown):
+            return sentence
+    return None
 
 
 def _impression_section(report: Draft, claims: list[Claim], extras: list[Extra]) -> None:
