@@ -82,7 +82,13 @@ def clavicles(g: Frontal, density: Field) -> None:
         off = g.x[rows, columns] * np.float32(sign)
         along = unit((off - start) * (1 / 0.36))
         bow = along * (1 - along) * (1 - 2 * along)
-        middle = 0.232 - lift - (0.165 - 0.7 * lift) * along + 0.062 * along * along - 0.13 * bow
+        middle = (
+            0.232
+            - lift
+            - (0.165 - 0.7 * lift - 0.032 * g.patient.posture[0]) * along
+            + 0.062 * along * along
+            - 0.13 * bow
+        )
         half = 0.0100 + 0.004 * (1 - along) * (1 - along) * (1 - along) + 0.003 * along * along * along
         side = np.abs(g.y[rows] - middle) / half
         bone = _shell(side) * edge(off - start, 0.008) * step(start + 0.36 - off, 0.02)

@@ -37,6 +37,14 @@ class Patient:
         0 (young) to 1 (unfolded): size of the aortic knob.
     bone
         Relative density of bone.
+    breast
+        0 (none) to 1: size of the breast shadows.
+    ribs
+        Offset of the first rib, of the left against the right ribs, and relative spacing.
+    posture
+        How low the shoulders hang, and how far the arms are away; -1 to 1.
+    stomach
+        Amount, place and shape of the gas in the stomach.
     tree
         Seed of the branching of the vessels.
     """
@@ -52,6 +60,7 @@ class Patient:
     bone: float
     breast: float
     ribs: tuple[float, float, float]
+    posture: tuple[float, float]
     stomach: tuple[float, float, float]
     tree: int
 
@@ -119,6 +128,7 @@ def draw_patient(rng: np.random.Generator, sex: str, age: int) -> Patient:
         bone=1.0 - 0.28 * old * float(rng.random()) + 0.10 * _central(rng),
         breast=_between(rng, 0.35, 1.0) if sex == "F" else 0.0,
         ribs=(0.012 * _central(rng), 0.006 * _central(rng), 1.0 + 0.06 * _central(rng)),
+        posture=(_central(rng), _central(rng)),
         stomach=(float(rng.random()), _central(rng), float(rng.random())),
         tree=int(rng.integers(1 << 31)),
     )

@@ -59,11 +59,12 @@ def _shoulders(x: Field, off: Field, y: Field, g: Frontal) -> Field:
     down = 0.012 if g.exposure.portable else 0.0
     slope = np.clip(off - 0.085, 0.0, 0.5)
     rise = slope * (1.0 / 0.40)
-    top = (0.002 - down) + 0.16 * (rise * (2.0 - rise)) * (0.55 + 0.45 * rise) - 0.03 * rise
+    top = (0.002 - down) + 0.16 * (rise * (2.0 - rise)) * (0.55 + 0.45 * rise)
+    top = top + (0.035 * g.patient.posture[0] - 0.03) * rise
     lower = 0.50 - 0.9 * unit(off - 0.36)
     shoulder = (10.5 + 3.0 * fat) * chord(y - top, 0.11) * step(lower - y, 0.20)
     lean = 0.35 if g.exposure.portable else 0.62
-    axis = 0.452 + 0.02 * fat + lean * unit(y - 0.22)
+    axis = 0.452 + 0.02 * fat + 0.025 * g.patient.posture[1] + lean * unit(y - 0.22)
     inside = (0.060 + 0.030 * fat) - np.abs(off - axis) * (0.94 if g.exposure.portable else 0.85)
     arm = (7.5 + 2.5 * fat) * chord(inside, 0.065) * step(y - 0.15, 0.10)
     girdle: Field = np.maximum(shoulder, arm)
