@@ -37,7 +37,7 @@ def test_pixels_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "b69ebb7bfffb71bebfc7c51ceb83cf06807cc173b6e1782760fb83a9c0500785"
+GOLDEN = "43a635626ea5bfc723edfbecea700c3abe7e66f22c3306d875ad1cc82c58a81f"
 
 
 def test_images_hold_12_bits_and_use_them() -> None:
