@@ -21,7 +21,6 @@ from rich.panel import Panel
 from rich.table import Table
 
 from medfilip.core.settings import load_settings
-from medfilip.phantom.lesions import BASIC_CATEGORIES
 from pipelines.console import as_typed
 from pipelines.job import JOBS, Outcome
 from pipelines.runtime import RaySettings
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
     from medfilip.answers import Diagnosis
 
 STUDIES = 200
+CATEGORIES = ("pleural_effusion", "consolidation", "mass", "cardiomegaly", "pneumothorax")
 PREVALENCE = 0.36
-"""Of each of five categories: a model for minutes of a laptop learns few things, and each from many images."""
+"""Of each of the categories: a model for minutes of a laptop learns few things, large ones, each from many images."""
 VLLM_SENTENCES = 16
 EPOCHS = 80
 DIAGNOSED = 4
@@ -111,7 +111,7 @@ def _library_messages(file: Path) -> Iterator[None]:
 def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     phantom = demo.job(
         "phantom", "drawing studies and writing their reports", _describe_phantom, f"count={STUDIES}", "seed=0",
-        f"categories=[{','.join(BASIC_CATEGORIES)}]", f"prevalence={PREVALENCE}", "styles=[digital]",
+        f"categories=[{','.join(CATEGORIES)}]", f"prevalence={PREVALENCE}", "styles=[digital]",
     )  # fmt: skip
     corpus = Path(phantom.location) / "corpus"
     ingested = demo.job(

@@ -80,7 +80,7 @@ CATEGORIES = tuple(KINDS)
 """Categories of the ontology that a phantom image can show."""
 
 BASIC_CATEGORIES = ("pleural_effusion", "consolidation", "nodule", "cardiomegaly", "pneumothorax")
-"""The five of the demo and of reports without images."""
+"""The five of reports without images."""
 DEVICES = (
     "endotracheal_tube", "enteric_tube", "central_venous_catheter", "chest_tube", "pacemaker", "sternotomy_wires",
     "surgical_material",

@@ -37,7 +37,7 @@ def test_pixels_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "43a635626ea5bfc723edfbecea700c3abe7e66f22c3306d875ad1cc82c58a81f"
+GOLDEN = "e4fe9b4f0d113009144547bd43b2d707dc2f8931d8259c1d31b5237a590ee548"
 
 
 def test_images_hold_12_bits_and_use_them() -> None:

@@ -85,7 +85,7 @@ def nodule(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) ->
     window = g.window(sign(lesion.laterality) * x, y, 1.4 * radius, 1.4 * radius)
     distance, _ = _distances(canvas, lesion, window, x, y)
     ball = chord(1.0 - distance * (1 / radius), 0.8)
-    return Patch(window, np.float32(0.9 + 0.075 * diameter) * ball, 0.45)
+    return Patch(window, np.float32(1.3 + 0.085 * diameter) * ball, 0.45)
 
 
 def mass(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Generator) -> Patch:

@@ -9,7 +9,7 @@ from medfilip.phantom.render.canvas import Canvas, Patch
 from medfilip.phantom.render.field import Field, blur, enlarge, noise_patch, step, unit
 from medfilip.phantom.render.geometry import LEFT, RIGHT, Frontal
 
-_EFFUSION = {"minimal": 0.070, "mild": 0.115, "moderate": 0.215, "severe": 0.37}  # height at the wall
+_EFFUSION = {"minimal": 0.085, "mild": 0.140, "moderate": 0.245, "severe": 0.39}  # height at the wall
 _PNEUMOTHORAX = {"mild": 0.030, "moderate": 0.055, "severe": 0.095}  # width at mid-height
 _FREE_AIR = {"mild": 0.014, "moderate": 0.025, "severe": 0.040}  # thickness under the dome
 _EMPHYSEMA = {"mild": 1.0, "moderate": 1.6, "severe": 2.3}  # cm of water
