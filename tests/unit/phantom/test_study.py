@@ -37,7 +37,7 @@ def test_pixels_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "e4fe9b4f0d113009144547bd43b2d707dc2f8931d8259c1d31b5237a590ee548"
+GOLDEN = "fbf296d6f8c5f1cce62d470176b67a512a3962c28e4f1370b0cf870d6531bd81"
 
 
 def test_images_hold_12_bits_and_use_them() -> None:

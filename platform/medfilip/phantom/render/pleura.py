@@ -29,7 +29,8 @@ def pleural_effusion(canvas: Canvas[Frontal], lesion: Lesion, rng: np.random.Gen
     surface = np.float32(angle) - np.float32(height) * (climb + (1.0 - climb) * square * square)
     depth = y - surface
     soft = 0.030 if not g.exposure.portable else 0.055
-    share = step(depth - 0.3 * soft, soft)
+    # Fluid thins out upwards between the lung and the wall before and behind it.
+    share = np.maximum(step(depth - 0.3 * soft, soft), np.float32(0.45) * step(depth + 0.035, 0.09))
     if g.exposure.portable and height > 0.15:
         veil = unit((y - 0.25) * 1.6) * np.float32(0.9 * height)
         share = np.maximum(share, veil)
