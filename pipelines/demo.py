@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from medfilip.answers import Diagnosis
 
 STUDIES = 200
-CATEGORIES = ("pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "pacemaker")
+CATEGORIES = ("pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema")
 PREVALENCE = 0.36
-"""Of each of the categories: a model for minutes of a laptop, which sees 64 pixels, learns a few large things."""
+"""Of each: a model for minutes of a laptop, which sees 64 pixels, learns a few large things that reports deny too."""
 VLLM_SENTENCES = 16
 EPOCHS = 80
 DIAGNOSED = 4
