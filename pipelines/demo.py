@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from medfilip.answers import Diagnosis
 
 STUDIES = 200
+CATEGORIES = ("pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema")
+PREVALENCE = 0.36
+"""Of each: a model for minutes of a laptop, which sees 64 pixels, learns a few large things that reports deny too."""
 VLLM_SENTENCES = 16
 EPOCHS = 80
 DIAGNOSED = 4
@@ -107,8 +110,9 @@ def _library_messages(file: Path) -> Iterator[None]:
 
 def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     phantom = demo.job(
-        "phantom", "drawing studies and writing their reports", _describe_phantom, f"count={STUDIES}", "seed=0"
-    )
+        "phantom", "drawing studies and writing their reports", _describe_phantom, f"count={STUDIES}", "seed=0",
+        f"categories=[{','.join(CATEGORIES)}]", f"prevalence={PREVALENCE}", "styles=[digital]",
+    )  # fmt: skip
     corpus = Path(phantom.location) / "corpus"
     ingested = demo.job(
         "ingest", "reading reports and DICOM", _describe_ingest,

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.phantom.corpus import write_corpus, write_reports
+from medfilip.phantom.draw import ALL_STYLES, DEFAULT_SIZE, MIN_SIZE, check_styles
+from medfilip.phantom.lesions import CATEGORIES, check_categories
+from medfilip.phantom.study import StudyOptions
 from medfilip.storage.location import Location
 from medfilip.storage.run import Run, open_run, register_file
 from pipelines.job import JobSettings, Outcome, job_spec
@@ -20,6 +23,16 @@ class PhantomSettings(JobSettings):
 
     count: int = Field(200, ge=1, description="how many studies")
     images: bool = Field(True, description="draw images; without, reports alone, a million in minutes")
+    size: int = Field(DEFAULT_SIZE, ge=MIN_SIZE, le=4096, description="side of the images in pixels")
+    categories: tuple[str, ...] = Field(CATEGORIES, description="what images may show, for example [nodule,mass]")
+    prevalence: float | None = Field(
+        None, gt=0, lt=1, description="share of the studies that have each category, instead of a plausible one"
+    )
+    styles: tuple[str, ...] = Field(
+        ALL_STYLES, description="how images are rendered; leave one out (film, say) to test on it alone"
+    )
+    lateral: float = Field(0.0, ge=0, le=1, description="share of the upright studies with a lateral image too")
+    masks: bool = Field(False, description="write the pixels of every lesion as PNG too")
     truth: bool = Field(True, description="with images=false: write what each report states beside it")
     seed: int = Field(0, ge=0, description="the same seed gives the same studies, to the byte")
 
@@ -42,7 +55,14 @@ def run(settings: PhantomSettings, *, new_run: bool = False) -> Outcome:
         with phantom.stage("write"):
             folder = Path(phantom.location.path) / CORPUS
             if settings.images:
-                write_corpus(folder, settings.count, settings.seed)
+                options = StudyOptions(
+                    size=settings.size,
+                    categories=check_categories(settings.categories),
+                    prevalence=settings.prevalence,
+                    styles=check_styles(settings.styles),
+                    lateral=settings.lateral,
+                )
+                write_corpus(folder, settings.count, settings.seed, options=options, masks=settings.masks)
                 names = ["reports.parquet", "truth.jsonl", "phantom.json"]
             else:
                 names = write_reports(folder, settings.count, settings.seed, truth=settings.truth)

@@ -8,8 +8,8 @@ from medfilip.findings.finding import Certainty, Hedge, Laterality
 from medfilip.phantom import wording
 from medfilip.phantom.dice import Dice
 from medfilip.phantom.draft import Draft
-from medfilip.phantom.extras import LOBES, Extra, fill
-from medfilip.phantom.lesions import CATEGORIES, Lesion
+from medfilip.phantom.extras import LOBES, Extra, extras_by_category, fill, fill_shown, forms_for
+from medfilip.phantom.lesions import BASIC_CATEGORIES, CATEGORIES, DEVICES, Lesion
 from medfilip.phantom.writer import Slot
 
 NOUNS = {
@@ -18,9 +18,14 @@ NOUNS = {
     "nodule": ("nodule",),
     "cardiomegaly": ("cardiomegaly", "cardiac enlargement"),
     "pneumothorax": ("pneumothorax",),
+    "atelectasis": ("atelectasis",),
+    "mass": ("mass",),
+    "cavity": ("cavity", "cavitary lesion"),
 }
+"""Categories that are stated in phrases made here; all others are told by the sentences of `extras`."""
 _PLURALS = {"pleural_effusion": ("pleural effusions", "effusions"), "consolidation": ("consolidations",)}
-_UNCOUNTED = frozenset({"consolidation", "cardiomegaly"})
+_UNCOUNTED = frozenset({"consolidation", "cardiomegaly", "atelectasis"})
+_OMITTED = 0.08  # share of the devices that a report passes over, as reports do
 _DEGREES: dict[str, dict[str, tuple[Slot, ...]]] = {
     "pleural_effusion": {
         "minimal": (Slot("severity", "minimal", "minimal"), Slot("size", "trace", "tiny")),
@@ -35,6 +40,11 @@ _DEGREES: dict[str, dict[str, tuple[Slot, ...]]] = {
     },
     "cardiomegaly": {
         "mild": (Slot("severity", "mild", "mild"),),
+        "moderate": (Slot("severity", "moderate", "moderate"),),
+        "severe": (Slot("severity", "severe", "severe"), Slot("severity", "marked", "severe")),
+    },
+    "atelectasis": {
+        "mild": (Slot("severity", "mild", "mild"), Slot("severity", "mild", "mild")),
         "moderate": (Slot("severity", "moderate", "moderate"),),
         "severe": (Slot("severity", "severe", "severe"), Slot("severity", "marked", "severe")),
     },
@@ -102,6 +112,8 @@ class Claim:
     hedge: Hedge | None = None
     tail: str = ""
     """What the plural is followed by: ", left greater than right"."""
+    lesion: Lesion | None = None
+    """What is told by a sentence of `extras`."""
 
     @property
     def certainty(self) -> Certainty:
@@ -120,11 +132,18 @@ def make_claims(lesions: tuple[Lesion, ...], report: Draft) -> list[Claim]:
     dice, claims = report.dice, []
     for category in CATEGORIES:
         own = [lesion for lesion in lesions if lesion.category == category]
+        if category not in NOUNS:
+            claims += [
+                Claim(category, {}, lesion=lesion)
+                for lesion in own
+                if category not in DEVICES or not dice.chance(_OMITTED)
+            ]
+            continue
         if len(own) == 2 and category in _PLURALS and dice.chance(0.6):
             claims.append(_joined_claim(own, report))
         else:
             claims += [_claim(lesion, report) for lesion in own]
-        if not own and category != "cardiomegaly" and dice.chance(0.04):
+        if not own and category in BASIC_CATEGORIES and category != "cardiomegaly" and dice.chance(0.04):
             side = dice.pick((Laterality.LEFT, Laterality.RIGHT))
             hedge = dice.pick((Hedge.POSSIBLE, Hedge.CANNOT_EXCLUDE))
             claims.append(Claim(category, {"laterality": Slot("laterality", str(side), side)}, hedge))
@@ -133,6 +152,9 @@ def make_claims(lesions: tuple[Lesion, ...], report: Draft) -> list[Claim]:
 
 def state_claim(report: Draft, claim: Claim, *, brief: bool) -> None:
     """Append the sentence of a claim; ``brief`` as an impression repeats it."""
+    if claim.lesion is not None:
+        _state_shown(report, claim.lesion, brief=brief)
+        return
     dice, slots = report.dice, dict[str, Slot | None](claim.slots)
     if brief:
         slots.pop("change", None)
@@ -156,9 +178,33 @@ def state_claim(report: Draft, claim: Claim, *, brief: bool) -> None:
     categories: tuple[str, ...] = (claim.category,)
     if claim.tail and form == "PHRASE.":
         template = f"{template[:-1]}{claim.tail}."
-    elif claim.category == "pleural_effusion" and form == "PHRASE." and claim.hedge is None and dice.chance(0.2):
+    elif (
+        claim.category == "pleural_effusion"
+        and form == "PHRASE."
+        and claim.hedge is None
+        and report.views is None
+        and dice.chance(0.2)
+    ):
         template, categories = _coordinated(template, slots, dice, plural=claim.plural), (*categories, "atelectasis")
     report.state(template, categories, slots, certainty=claim.certainty, hedge=claim.hedge)
+
+
+def _state_shown(report: Draft, lesion: Lesion, *, brief: bool) -> None:
+    """Append a sentence of `extras` about a drawn lesion."""
+    dice, extra = report.dice, extras_by_category()[lesion.category]
+    forms = forms_for(extra, lesion)
+    form = forms[0] if brief else dice.favour(forms)
+    change = None
+    if report.has_prior and "{change}" in form:
+        change = dice.pick((_CHANGES[0], _CHANGES[1]))
+    form = form.replace("{change} position", "place") if change is None else form
+    slots = fill_shown(extra, form, lesion, dice, change=change, detail=0.75)
+    if lesion.tip_mm is not None:
+        form = form.replace("NUM", f"{lesion.tip_mm / 10:.1f}")
+    template = f"{report.spelt(form)}."
+    if not brief and "{change}" not in form and lesion.category not in DEVICES:
+        template = _with_tail(report, template, slots)
+    report.state(template, (extra.category,), slots)
 
 
 def state_extra(report: Draft, extra: Extra, *, brief: bool) -> None:
@@ -220,9 +266,10 @@ def _degree(lesion: Lesion, dice: Dice) -> Slot | None:
             if dice.chance(0.3):
                 return Slot("size_mm", f"{lesion.size_mm / 10:.1f} cm", lesion.size_mm)
             return Slot("size_mm", f"{lesion.size_mm:.0f} mm", lesion.size_mm)
-        if lesion.size_mm <= 19:
+        small, large = (19, 26) if lesion.category == "nodule" else (36, 56)
+        if lesion.size_mm <= small:
             return Slot("size", "small", "small")
-        return Slot("size", "large", "large") if lesion.size_mm >= 26 else None
+        return Slot("size", "large", "large") if lesion.size_mm >= large else None
     if lesion.severity is None or dice.chance(0.12):
         return None
     return dice.pick(_DEGREES[lesion.category][lesion.severity])
@@ -252,7 +299,7 @@ def _with_tail(report: Draft, form: str, slots: dict[str, Slot | None]) -> str:
         tail = ", {change}" if dice.chance(0.4) else f", {{change}} {since} {wording.when(dice)}"
         return f"{form[:-1]}{tail}.".replace("PHRASE", _PHRASE.replace("{change} ", ""))
     if dice.chance(0.2):
-        return f"{form[:-1]} {wording.view(dice)}."
+        return f"{form[:-1]} {wording.view(dice, report.views)}."
     return form
 
 

@@ -1,42 +1,41 @@
 """A phantom corpus on disk, in the shape in which hospitals hand theirs over: DICOM files, and reports in a table.
 
 The same seed gives the same bytes, so a corpus need not be kept: its seed is enough. Next to what a hospital has lie
-the truth (``truth.jsonl``) and the recipe (``phantom.json``).
+the truth (``truth.jsonl``), the recipe (``phantom.json``) and, if asked for, the masks of all lesions.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import canonical_json
 from medfilip.findings.finding import Finding
-from medfilip.phantom.draw import FIELD_MM, MAX_VALUE, Box
+from medfilip.phantom.dicom import dicom_bytes
+from medfilip.phantom.draw import Box
 from medfilip.phantom.lesions import CategoryTruth
-from medfilip.phantom.study import GENERATOR_VERSION, PhantomStudy, generate, make_report
+from medfilip.phantom.png import mask_png
+from medfilip.phantom.study import GENERATOR_VERSION, PhantomStudy, StudyOptions, generate, make_report
 
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+__all__ = ["PhantomTruth", "dicom_bytes", "read_truth", "write_corpus", "write_reports"]
 
 REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "text")
 REPORTS_PER_FILE = 100_000
 _ROWS_PER_GROUP = 10_000
-_DATE, _TIME = "20200101", "120000"  # a corpus that holds the date of its making would differ from day to day
-_DX, _CR = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1"
-_IMPLEMENTATION_UID = "2.25.206213907021873440211839285029163894741"
 
 
 class PhantomTruth(BaseModel):
-    """One line of ``truth.jsonl``: what report and image of a study say.
+    """One line of ``truth.jsonl``: what report and images of a study say.
 
     ``study_truth`` and ``boxes`` are empty for a report without an image; ``boxes`` maps
-    ``category/side`` (``cardiomegaly`` without a side) to ``(row0, col0, row1, col1)``, half open.
+    ``category/side`` (``cardiomegaly`` without a side) to ``(row0, col0, row1, col1)``, half open, on the frontal
+    image; ``lateral_boxes`` on the lateral one. ``view`` and ``style`` are those of the frontal image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,13 +45,20 @@ class PhantomTruth(BaseModel):
     findings: tuple[Finding, ...]
     study_truth: dict[str, CategoryTruth]
     boxes: dict[str, Box]
+    lateral_boxes: dict[str, Box] = {}
+    view: str | None = None
+    style: str | None = None
 
 
-def write_corpus(folder: Path, count: int, seed: int) -> None:
+def write_corpus(
+    folder: Path, count: int, seed: int, *, options: StudyOptions | None = None, masks: bool = False
+) -> None:
     """Write ``count`` studies of a seed.
 
     Writes ``reports.parquet`` (report_id, study_id, patient_id, text), ``images/<report_id>.dcm`` (CR and DX,
-    MONOCHROME1 and 2, uncompressed and RLE Lossless, with and without a window), ``truth.jsonl`` and ``phantom.json``.
+    MONOCHROME1 and 2, uncompressed and RLE Lossless, with and without a window), ``images/<report_id>-lateral.dcm``
+    of the studies that have one, ``truth.jsonl`` and ``phantom.json``; and ``masks/<report_id>/<view>-<lesion>.png``
+    (8-bit grey, 255 where the lesion is seen, the pixels of the DICOM file).
 
     Parameters
     ----------
@@ -62,6 +68,10 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
         Number of studies.
     seed
         Names the studies; a non-negative integer.
+    options
+        What the studies are made of.
+    masks
+        Whether to write the masks.
 
     Raises
     ------
@@ -76,8 +86,11 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
     images.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     with (folder / "truth.jsonl").open("w", encoding="utf-8", newline="\n") as truth:
-        for study in generate(count, seed):
-            (images / f"{study.report_id}.dcm").write_bytes(dicom_bytes(study))
+        for study in generate(count, seed, options=options):
+            for number, name in enumerate(("", "-lateral")[: len(study.images)]):
+                (images / f"{study.report_id}{name}.dcm").write_bytes(dicom_bytes(study, number))
+            if masks:
+                _write_masks(folder / "masks" / study.report_id, study)
             truth.write(canonical_json(_truth(study).model_dump(mode="json")) + "\n")
             rows.append(
                 {
@@ -89,7 +102,14 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
             )
     schema = pa.schema([(name, pa.string()) for name in REPORT_COLUMNS])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "reports.parquet")
-    _write_recipe(folder, count, seed, images=True)
+    _write_recipe(folder, count, seed, images=True, options=options or StudyOptions())
+
+
+def _write_masks(folder: Path, study: PhantomStudy) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in study.images:
+        for key, mask in image.masks.items():
+            (folder / f"{image.view}-{key.replace('/', '-')}.png").write_bytes(mask_png(mask))
 
 
 def write_reports(folder: Path, count: int, seed: int, *, truth: bool = True) -> list[str]:
@@ -166,8 +186,10 @@ def _check(count: int, seed: int) -> None:
         )
 
 
-def _write_recipe(folder: Path, count: int, seed: int, *, images: bool) -> None:
+def _write_recipe(folder: Path, count: int, seed: int, *, images: bool, options: StudyOptions | None = None) -> None:
     recipe = {"count": count, "seed": seed, "images": images, "generator_version": GENERATOR_VERSION}
+    if options is not None:
+        recipe |= asdict(options)
     (folder / "phantom.json").write_text(canonical_json(recipe) + "\n", encoding="utf-8")
 
 
@@ -198,67 +220,6 @@ def read_truth(folder: Path) -> Iterator[PhantomTruth]:
                 ) from error
 
 
-def dicom_bytes(study: PhantomStudy) -> bytes:
-    """Encode the image of a study as a DICOM Part 10 file.
-
-    Modality, photometric interpretation, compression and window vary with the number of the study, so that any few
-    neighbouring studies cover all kinds.
-    """
-    from pydicom.uid import UID, RLELossless
-
-    is_dx, inverted, compressed, windowed = (bool(study.index >> bit & 1) for bit in (0, 1, 2, 3))
-    file = _header(study, UID(_DX if is_dx else _CR))
-    file.Modality = "DX" if is_dx else "CR"
-    file.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    file.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
-    if windowed:
-        file.WindowCenter, file.WindowWidth = (MAX_VALUE + 1) // 2, MAX_VALUE + 1
-    stored = (MAX_VALUE - study.image if inverted else study.image).astype("<u2")
-    file.Rows, file.Columns = stored.shape
-    spacing = round(FIELD_MM / stored.shape[0], 6)
-    file.ImagerPixelSpacing = [spacing, spacing]
-    file.PixelData = stored.tobytes()
-    file["PixelData"].VR = "OW"
-    if compressed:
-        file.compress(RLELossless, generate_instance_uid=False)
-    buffer = io.BytesIO()
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _header(study: PhantomStudy, sop_class: str) -> FileDataset:
-    """Attributes that do not depend on how the pixels are stored."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = UID(study.sop_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
-    file = FileDataset(io.BytesIO(), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = UID(sop_class), UID(study.sop_uid)
-    file.StudyInstanceUID, file.SeriesInstanceUID = UID(study.study_uid), UID(_series_uid(study))
-    file.StudyDate = file.ContentDate = file.AcquisitionDate = _DATE
-    file.StudyTime = file.ContentTime = file.AcquisitionTime = _TIME
-    file.AccessionNumber, file.StudyID = study.report_id, str(study.index)
-    file.SeriesNumber = file.InstanceNumber = 1
-    file.PatientName, file.PatientID = study.patient_name, study.patient_id
-    file.PatientBirthDate, file.PatientSex, file.PatientAge = "", study.sex, f"{study.age:03d}Y"
-    file.ReferringPhysicianName, file.Manufacturer = "", "MedFILIP phantom"
-    file.ImageType = ["ORIGINAL", "PRIMARY", ""]
-    file.BodyPartExamined, file.ViewPosition, file.PatientOrientation = "CHEST", "PA", ["L", "F"]
-    file.PresentationIntentType = "FOR PRESENTATION"
-    file.BurnedInAnnotation = "NO"
-    file.SamplesPerPixel, file.PixelRepresentation = 1, 0
-    file.BitsAllocated, file.BitsStored, file.HighBit = 16, 12, 11
-    return file
-
-
-def _series_uid(study: PhantomStudy) -> str:
-    return f"2.25.{int(study.study_uid.removeprefix('2.25.')) ^ 1}"
-
-
 def _truth(study: PhantomStudy) -> PhantomTruth:
     return PhantomTruth(
         report_id=study.report_id,
@@ -266,4 +227,7 @@ def _truth(study: PhantomStudy) -> PhantomTruth:
         findings=study.findings,
         study_truth=study.study_truth,
         boxes=study.boxes,
+        lateral_boxes=study.images[1].boxes if len(study.images) > 1 else {},
+        view=study.images[0].view,
+        style=study.images[0].style,
     )

@@ -47,6 +47,11 @@ _CLEAR_LUNGS = (
     "the <lungs> are well expanded and {certainty}.",
     "the <lung fields> are {certainty}.",
 )
+_NOT_CLEAR = {
+    "consolidation", "nodule", "pleural_effusion", "atelectasis", "edema", "interstitial_opacity", "mass", "cavity",
+    "hypoinflation", "hyperinflation",
+}  # fmt: skip
+"""With one of these nobody calls the lungs clear or well expanded."""
 _DENIABLE = (
     "edema",
     "mass",
@@ -73,8 +78,8 @@ def denial_groups(denied: list[str], claimed: set[str], extras: set[str], report
     """Group what is denied as reports do: the pleura in one sentence, clear lungs in another."""
     dice = report.dice
     groups: list[tuple[str, ...]] = []
-    rest = [category for category in _DENIABLE if category not in extras]
-    if extras & {"heart_failure"}:
+    rest = [category for category in _DENIABLE if category not in extras | claimed]
+    if (extras | claimed) & {"heart_failure", "edema"}:
         rest = [category for category in rest if category not in ("edema", "vascular_congestion")]
     listed = [category for category in ("pneumothorax", "pleural_effusion", "consolidation") if category in denied]
     if len(listed) > 1 and dice.chance(0.7):
@@ -85,7 +90,7 @@ def denial_groups(denied: list[str], claimed: set[str], extras: set[str], report
     groups += [(category,) for category in listed]
     if "nodule" in denied and dice.chance(0.4):
         groups.append(("nodule",))
-    if not {"consolidation", "nodule", "pleural_effusion"} & claimed and not extras and dice.chance(0.5):
+    if not _NOT_CLEAR & claimed and not extras and dice.chance(0.5):
         groups = [group for group in groups if group != ("nodule",)] + [("lung_opacity",)]
     elif dice.chance(0.2):
         groups.append(tuple(dice.some(rest, 1 + dice.chance(0.3))))
@@ -104,7 +109,7 @@ def deny(report: Draft, categories: tuple[str, ...]) -> None:
         return
     if categories == ("cardiomegaly",) and dice.chance(0.9):
         slots = {"certainty": _absent(dice.favour(_NORMAL))}
-        template, named = dice.favour(_NORMAL_HEART)
+        template, named = dice.favour(_fitting_hearts(report))
         report.state(template, named, slots, certainty=Certainty.ABSENT, alignment=Alignment.NORMALISED)
         return
     form, words = dice.favour(_NEGATIONS)
@@ -126,8 +131,15 @@ def deny(report: Draft, categories: tuple[str, ...]) -> None:
         joined = joined.replace(" or ", ", or ")
     template = form.replace("MENTIONS", joined)
     if dice.chance(0.07):
-        template = f"{template[:-1]} {wording.view(dice)}."
+        template = f"{template[:-1]} {wording.view(dice, report.views)}."
     report.state(template, categories, slots, certainty=Certainty.ABSENT)
+
+
+def _fitting_hearts(report: Draft) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Sentences on a normal heart that call nothing else normal which the image shows to be abnormal."""
+    if "edema" not in report.shown:
+        return _NORMAL_HEART
+    return tuple(one for one in _NORMAL_HEART if not {"vascular_congestion", "hilar_enlargement"} & {*one[1]})
 
 
 def deny_one_side(report: Draft, lesions: tuple[Lesion, ...], claimed: set[str]) -> None:
@@ -144,6 +156,27 @@ def deny_one_side(report: Draft, lesions: tuple[Lesion, ...], claimed: set[str])
         slots = {"certainty": _absent("no"), "laterality": Slot("laterality", str(free[0]), free[0])}
         template = "{certainty} {laterality} <pleural effusion>."
         report.state(template, ("pleural_effusion",), slots, certainty=Certainty.ABSENT)
+
+
+_CONTRADICTED = tuple(
+    (re.compile(words, re.IGNORECASE), frozenset(categories.split()))
+    for words, categories in (
+        (r"osseous|bon[ey]|thorax", "rib_fracture scoliosis"),
+        (r"vascul|hila", "edema mass"),
+        (r"costophrenic", "pleural_effusion"),
+        (r"diaphragm", "hypoinflation hyperinflation atelectasis pneumoperitoneum pleural_effusion hiatal_hernia"),
+        (r"mediastin|paraspinal", "tortuous_aorta hiatal_hernia atelectasis aortic_calcification scoliosis"),
+        (r"soft tissue|chest wall|axill", "subcutaneous_emphysema pacemaker surgical_material"),
+        (r"abdomen", "pneumoperitoneum enteric_tube surgical_material"),
+        (r"trachea|airway|inlet", "endotracheal_tube tortuous_aorta atelectasis central_venous_catheter"),
+    )
+)
+"""What no sentence of normality may name beside a drawn finding."""
+
+
+def contradicts(sentence: str, shown: frozenset[str]) -> bool:
+    """Whether a sentence calls something normal that is not."""
+    return any(words.search(sentence) and categories & shown for words, categories in _CONTRADICTED)
 
 
 _ORGANS = re.compile(

@@ -24,6 +24,10 @@ class Draft:
     has_prior: bool
     detail: float
     """Chance of every further detail of a statement."""
+    views: tuple[str, ...] | None = None
+    """ViewPosition of every image of the study; ``None`` for a report without images."""
+    shown: frozenset[str] = frozenset()
+    """Categories that the images show."""
 
     def spelt(self, text: str) -> str:
         """Spell what has two spellings in the way of this report."""

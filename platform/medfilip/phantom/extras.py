@@ -1,7 +1,9 @@
-"""Findings that phantom reports name and phantom images do not show: devices, postoperative, degenerative, benign ones.
+"""Sentences about findings that need no phrase of their own: of the text alone, or of what an image shows.
 
-They are statements of the report and so in its truth. Where the report belongs to an image, none of them is related
-to a category that the image can show (no granuloma, which is a nodule): text and image must not contradict.
+Findings of the text alone (devices, postoperative, degenerative, benign ones) are statements of the report and so in
+its truth. Where the report belongs to an image, none of them is kin to a category that the image can show (no
+granuloma, which is a nodule): text and image must not contradict. What is drawn is told by the same sentences, their
+slots filled from the lesion.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from importlib.resources import files
 import yaml
 
 from medfilip.findings.finding import Laterality
+from medfilip.findings.ontology import load_ontology
 from medfilip.phantom.dice import Dice
+from medfilip.phantom.lesions import Lesion
 from medfilip.phantom.writer import Slot
 
 
@@ -48,8 +52,10 @@ class Extra:
         numbers, ``EDEMA`` its American or British spelling.
     sites, positions, degrees
         What the slots may hold.
-    related
-        Whether it is kin to a category that images show, and so only for reports without an image.
+    drawn
+        Whether only an image gives rise to it: a finding that no report without an image names.
+    shown
+        Forms for drawn lesions alone.
     """
 
     category: str
@@ -57,7 +63,8 @@ class Extra:
     sites: tuple[Slot, ...] = ()
     positions: tuple[Slot, ...] = ()
     degrees: tuple[Slot, ...] = ()
-    related: bool = False
+    drawn: bool = False
+    shown: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +80,8 @@ def load_extras() -> tuple[Extra, ...]:
             _slots("site", lists[entry.get("sites")]),
             _slots("position", lists[entry.get("positions")]),
             _slots("severity", lists[entry.get("degrees", "degrees")]),
-            entry.get("related", False),
+            entry.get("drawn", False),
+            tuple(entry.get("shown", ())),
         )
         for entry in data["extras"]
     )
@@ -92,6 +100,7 @@ FIXED: dict[str, Slot] = {
     "perihilar": Slot("site", "perihilar", "hilum"),
     "quadrant": Slot("site", "upper quadrant", "abdomen"),
     "chest_wall": Slot("site", "chest wall", "chest_wall"),
+    "axilla": Slot("site", "axilla", "chest_wall"),
     "shoulder": Slot("site", "shoulder", "shoulder"),
     "hemidiaphragm": Slot("site", "hemidiaphragm", "diaphragm"),
     "cervical": Slot("site", "cervical", "cervical_spine"),
@@ -124,5 +133,95 @@ def fill(extra: Extra, form: str, dice: Dice, *, change: Slot | None, detail: fl
         slots["size_mm"] = Slot("size_mm", words, value)
     if "{" in form:
         slots |= {name: slot for name, slot in FIXED.items() if f"{{{name}}}" in form}
+    slots["change"] = change
+    return slots
+
+
+_LIKE = {
+    "hyperinflation": ("emphysema", "copd", "chronic_lung_disease"),
+    "hypoinflation": ("elevated_hemidiaphragm", "diaphragmatic_eventration"),
+    "atelectasis": ("elevated_hemidiaphragm", "diaphragmatic_eventration", "scarring"),
+    "edema": ("heart_failure", "vascular_congestion", "bronchial_wall_thickening"),
+    "pleural_effusion": ("costophrenic_angle_blunting",),
+    "interstitial_opacity": ("scarring", "bronchiectasis"),
+    "pacemaker": ("icd",),
+    "sternotomy_wires": ("valve_prosthesis",),
+    "cavity": ("lung_lesion",),
+    "tortuous_aorta": ("mediastinal_widening", "aortic_enlargement"),
+}
+"""What is no kin in the ontology, but looks the same or goes with it."""
+
+
+_NEVER_DRAWN = ("mastectomy", "joint_prosthesis", "spinal_hardware", "external_device")
+"""What would catch the eye on any image, and is on none."""
+
+
+@lru_cache(maxsize=8)
+def unrelated(shown: tuple[str, ...]) -> tuple[Extra, ...]:
+    """Extras that are no kin to any category that images show: the image can neither prove nor contradict them."""
+    ontology = load_ontology()
+    kin: set[str] = {*_NEVER_DRAWN}
+    for category in shown:
+        kin |= {category, *ontology.ancestors(category), *ontology.descendants(category), *_LIKE.get(category, ())}
+    return tuple(extra for extra in load_extras() if extra.category not in kin)
+
+
+@lru_cache(maxsize=1)
+def extras_by_category() -> dict[str, Extra]:
+    """Return the extras by their category."""
+    return {extra.category: extra for extra in load_extras()}
+
+
+_UNSEEN = (
+    "RIB", "TLEVEL", "IJ ", "subclavian", "dialysis", "tracheostomy", "pigtail", "lead", "suture", "S-shaped",
+    "thoracolumbar",
+)  # fmt: skip
+"""Details that a drawn lesion does not have."""
+_HERNIA_SIZES = {"mild": "small", "moderate": "medium", "severe": "large"}
+
+
+def forms_for(extra: Extra, lesion: Lesion) -> tuple[str, ...]:
+    """Sentences that a drawn lesion bears out: no side where it has none, no place but its own, no unseen detail."""
+    fitting = []
+    for form in (*extra.forms, *extra.shown):
+        fixed = {slot.value for name, slot in FIXED.items() if f"{{{name}}}" in form and slot.name == "site"}
+        if any(word in form for word in _UNSEEN) or ("{laterality}" in form and lesion.laterality is None):
+            continue
+        if "{interstitial}" in form and lesion.severity != "mild":
+            continue
+        if lesion.category == "surgical_material":
+            named = fixed
+            if named != {lesion.site}:
+                continue
+        if "{site}" in form and not _fitting(extra.sites, lesion.site):
+            continue
+        fitting.append(form)
+    return tuple(fitting)
+
+
+def _fitting(slots: tuple[Slot, ...], value: str | None) -> tuple[Slot, ...]:
+    """Slots that say a value, or any where there is none to say."""
+    return tuple(slot for slot in slots if value is None or slot.value == value)
+
+
+def fill_shown(
+    extra: Extra, form: str, lesion: Lesion, dice: Dice, *, change: Slot | None, detail: float
+) -> dict[str, Slot | None]:
+    """Fill the slots of a form from a drawn lesion."""
+    slots: dict[str, Slot | None] = {}
+    degrees = _fitting(extra.degrees, lesion.severity) if lesion.severity is not None else ()
+    if "{degree}" in form and degrees and dice.chance(detail):
+        slots["degree"] = dice.favour(degrees)
+    if "{laterality}" in form and lesion.laterality is not None:
+        slots["laterality"] = Slot("laterality", str(lesion.laterality), lesion.laterality)
+    if "{site}" in form:
+        slots["site"] = dice.favour(_fitting(extra.sites, lesion.site))
+    if "{position}" in form:
+        slots["position"] = dice.favour(_fitting(extra.positions, lesion.position))
+    if "{chronicity}" in form:
+        slots["chronicity"] = dice.favour(_AGES) if dice.chance(detail) else None
+    if "{size}" in form and dice.chance(detail):
+        slots["size"] = dice.favour(_fitting(_SIZES, _HERNIA_SIZES[lesion.severity or "mild"]))
+    slots |= {name: slot for name, slot in FIXED.items() if f"{{{name}}}" in form}
     slots["change"] = change
     return slots

@@ -13,42 +13,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfilip.findings.finding import Finding
-from medfilip.phantom.draw import DEFAULT_SIZE, Box, draw
-from medfilip.phantom.lesions import CategoryTruth, Lesion, sample_lesions, study_truth, thin_out
+from medfilip.phantom.draw import (
+    ALL_STYLES,
+    DEFAULT_SIZE,
+    Box,
+    PhantomImage,
+    check_styles,
+    draw_study,
+    exposure_of,
+    patient_of,
+)
+from medfilip.phantom.lesions import (
+    CATEGORIES,
+    CategoryTruth,
+    Lesion,
+    check_categories,
+    sample_lesions,
+    sample_study,
+    study_truth,
+    thin_out,
+)
 from medfilip.phantom.text import write_report
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raised whenever the same seed gives other studies than before."""
 
 _SECOND_STUDY_RATE = 0.4
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """What studies of a seed are made of.
+
+    Attributes
+    ----------
+    size
+        Side of the images in pixels.
+    categories
+        What images may show, and reports of images name beside findings of the text alone.
+    prevalence
+        Share of the studies that have a category, the same for all; ``None`` for each category's own.
+    styles
+        Renderer styles; leave one out to hold it out.
+    lateral
+        Share of the upright studies that have a lateral image too.
+    """
+
+    size: int = DEFAULT_SIZE
+    categories: tuple[str, ...] = CATEGORIES
+    prevalence: float | None = None
+    styles: tuple[str, ...] = ALL_STYLES
+    lateral: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what does not exist; see `check_categories` and `check_styles`."""
+        check_categories(self.categories)
+        check_styles(self.styles)
+
+
 @dataclass(frozen=True, eq=False)
 class PhantomStudy:
-    """One study: a report, an image and the truth of both.
+    """One study: a report, its images and the truth of both.
 
     Attributes
     ----------
     index
         Number of the study within its seed.
-    report_id, study_uid, sop_uid, patient_id, patient_name, sex, age
-        Identifiers as a hospital's systems would give them, all invented.
+    report_id, study_uid, sop_uids, patient_id, patient_name, sex, age
+        Identifiers as a hospital's systems would give them, all invented; one SOP instance UID an image.
     text
         The whole report.
     findings
         Every statement of the report; evidence spans are code points of ``text``.
     lesions, study_truth
-        What the image shows, one by one and by category.
-    image
-        ``uint16`` ``[size, size]`` with 12-bit values, larger is brighter.
-    boxes
-        ``Lesion.key`` → ``(row0, col0, row1, col1)``, half open, in pixels of ``image``.
+        What the images show, one by one and by category.
+    images
+        The frontal image, and on some studies a lateral one.
     """
 
     index: int
     report_id: str
     study_uid: str
-    sop_uid: str
+    sop_uids: tuple[str, ...]
     patient_id: str
     patient_name: str
     sex: str
@@ -57,11 +103,27 @@ class PhantomStudy:
     findings: tuple[Finding, ...]
     lesions: tuple[Lesion, ...]
     study_truth: dict[str, CategoryTruth]
-    image: NDArray[np.uint16] = field(repr=False)
-    boxes: dict[str, Box]
+    images: tuple[PhantomImage, ...] = field(repr=False)
+
+    @property
+    def image(self) -> NDArray[np.uint16]:
+        """Pixels of the frontal image, ``uint16`` ``[size, size]``."""
+        return self.images[0].pixels
+
+    @property
+    def boxes(self) -> dict[str, Box]:
+        """Boxes of the lesions on the frontal image; see `PhantomImage.boxes`."""
+        return self.images[0].boxes
+
+    @property
+    def sop_uid(self) -> str:
+        """SOP instance UID of the frontal image."""
+        return self.sop_uids[0]
 
 
-def generate(count: int, seed: int, *, size: int = DEFAULT_SIZE) -> Iterator[PhantomStudy]:
+def generate(
+    count: int, seed: int, *, size: int = DEFAULT_SIZE, options: StudyOptions | None = None
+) -> Iterator[PhantomStudy]:
     """Yield the first ``count`` studies of a seed.
 
     Parameters
@@ -71,34 +133,48 @@ def generate(count: int, seed: int, *, size: int = DEFAULT_SIZE) -> Iterator[Pha
     seed
         Names the supply; a non-negative integer.
     size
-        Side of the images in pixels.
+        Side of the images in pixels, where ``options`` do not say it.
+    options
+        What the studies are made of.
     """
     for index in range(count):
-        yield make_study(seed, index, size=size)
+        yield make_study(seed, index, size=size, options=options)
 
 
-def make_study(seed: int, index: int, *, size: int = DEFAULT_SIZE) -> PhantomStudy:
+def make_study(seed: int, index: int, *, size: int = DEFAULT_SIZE, options: StudyOptions | None = None) -> PhantomStudy:
     """Make one study: a pure function of its arguments."""
-    patient = _patient_number(seed, index)
-    about = np.random.default_rng([seed, patient, 0])
-    lesions = sample_lesions(np.random.default_rng([seed, index, 3]))
-    text, findings = write_report(lesions, np.random.default_rng([seed, index, 4]))
-    image, boxes = draw(lesions, seed, index, size)
+    options = options or StudyOptions(size=size)
+    number = _patient_number(seed, index)
+    about = np.random.default_rng([seed, number, 0])
+    sex, age = "F" if about.random() < 0.5 else "M", int(about.integers(18, 91))
+    exposure = exposure_of(seed, index, options.styles)
+    lesions = sample_study(
+        seed, index, bedside=exposure.portable, categories=options.categories, prevalence=options.prevalence
+    )
+    lateral = not exposure.portable and np.random.default_rng([seed, index, 9]).random() < options.lateral
+    patient = patient_of(seed, number, sex, age)
+    images = draw_study(lesions, patient, exposure, seed, index, size=options.size, lateral=lateral)
+    text, findings = write_report(
+        lesions,
+        np.random.default_rng([seed, index, 4]),
+        views=tuple(one.view for one in images),
+        sex=sex,
+        categories=options.categories,
+    )
     return PhantomStudy(
         index=index,
         report_id=f"PH{index:07d}",
         study_uid=_uid(seed, index, "study"),
-        sop_uid=_uid(seed, index, "image"),
-        patient_id=f"PHP{patient:07d}",
-        patient_name=f"PHANTOM^{patient:04d}",
-        sex="F" if about.random() < 0.5 else "M",
-        age=int(about.integers(18, 91)),
+        sop_uids=tuple(_uid(seed, index, kind) for kind in ("image", "lateral")[: len(images)]),
+        patient_id=f"PHP{number:07d}",
+        patient_name=f"PHANTOM^{number:04d}",
+        sex=sex,
+        age=age,
         text=text,
         findings=findings,
         lesions=lesions,
-        study_truth=study_truth(lesions),
-        image=image,
-        boxes=boxes,
+        study_truth=study_truth(lesions, options.categories),
+        images=images,
     )
 
 

@@ -19,17 +19,15 @@ What counts as truth, and is deliberately narrow:
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from medfilip.findings.finding import Finding
 from medfilip.phantom import wording
 from medfilip.phantom.claims import Claim, make_claims, state_claim, state_extra
-from medfilip.phantom.denials import denial_groups, deny, deny_one_side, state_normal
+from medfilip.phantom.denials import contradicts, denial_groups, deny, deny_one_side, state_normal
 from medfilip.phantom.dice import Dice
 from medfilip.phantom.draft import Draft
-from medfilip.phantom.extras import Extra, load_extras
+from medfilip.phantom.extras import Extra, load_extras, unrelated
 from medfilip.phantom.lesions import CATEGORIES, Lesion
 from medfilip.phantom.writer import ReportWriter
 
@@ -43,6 +41,9 @@ def write_report(
     *,
     typos: float = TYPO_RATE,
     with_image: bool = True,
+    views: tuple[str, ...] = ("PA",),
+    sex: str | None = None,
+    categories: tuple[str, ...] = CATEGORIES,
 ) -> tuple[str, tuple[Finding, ...]]:
     """Write the report of a study.
 
@@ -58,6 +59,12 @@ def write_report(
     with_image
         Whether the report belongs to an image: then it says nothing that the image would contradict, and less that
         the image does not show.
+    views
+        ViewPosition of the images, if there are any: the report names no other.
+    sex
+        Of the patient, ``F`` or ``M``; ``None`` leaves it open.
+    categories
+        What the images can show: findings of the text alone are kin to none of them.
 
     Returns
     -------
@@ -68,10 +75,13 @@ def write_report(
     """
     dice = Dice(rng)
     style = wording.draw_style(dice)
-    front, has_prior = wording.front_matter(style, dice)
-    report = Draft(ReportWriter(front, dice=dice, typos=typos), dice, style, has_prior, detail=0.5)
+    known_views = views if with_image else None
+    front, has_prior = wording.front_matter(style, dice, known_views, sex)
+    shown = frozenset(lesion.category for lesion in lesions)
+    writer = ReportWriter(front, dice=dice, typos=typos)
+    report = Draft(writer, dice, style, has_prior, detail=0.5, views=known_views, shown=shown)
     claims = make_claims(lesions, report)
-    extras = _draw_extras(dice, with_image=with_image)
+    extras = _draw_extras(dice, with_image=with_image, categories=categories)
     report.open(style.heading.format(style.names[0]))
     _findings_section(report, claims, extras, lesions)
     report.writer.plain("\n\n" if style.mimic else "\n")
@@ -81,15 +91,10 @@ def write_report(
     return text.upper() if style.upper else text, tuple(report.writer.findings)
 
 
-@lru_cache(maxsize=1)
-def _unrelated() -> tuple[Extra, ...]:
-    return tuple(extra for extra in load_extras() if not extra.related)
-
-
-def _draw_extras(dice: Dice, *, with_image: bool) -> list[Extra]:
+def _draw_extras(dice: Dice, *, with_image: bool, categories: tuple[str, ...]) -> list[Extra]:
     if not dice.chance(0.45 if with_image else 0.62):
         return []
-    known = _unrelated() if with_image else load_extras()
+    known = unrelated(categories) if with_image else load_extras()
     count = 1 + dice.chance(0.4) + (0 if with_image else dice.chance(0.3) + dice.chance(0.15))
     return dice.some(known, count)
 
@@ -101,17 +106,26 @@ def _findings_section(report: Draft, claims: list[Claim], extras: list[Extra], l
         state_claim(report, claim, brief=False)
     for extra in extras:
         state_extra(report, extra, brief=False)
-    claimed = {claim.category for claim in claims}
+    claimed = {claim.category for claim in claims} | report.shown
     denied = [category for category in CATEGORIES if category not in claimed and dice.chance(0.72)]
     for group in denial_groups(denied, claimed, {extra.category for extra in extras}, report):
         deny(report, group)
     deny_one_side(report, lesions, claimed)
     told: set[str] = set()
     for chance in (0.55, 0.3, 0.12):
-        sentence = wording.normal_sentence(dice)
-        if sentence not in told and (dice.chance(chance) or not report.sentences):
+        sentence = _normal_sentence(report)
+        if sentence is not None and sentence not in told and (dice.chance(chance) or not report.sentences):
             state_normal(report, sentence)
             told.add(sentence)
+
+
+def _normal_sentence(report: Draft) -> str | None:
+    """Return a sentence of normality that the images bear out; ``None`` if they show too much to find one."""
+    for _ in range(20):
+        sentence = wording.normal_sentence(report.dice)
+        if not contradicts(sentence, report.shown):
+            return sentence
+    return None
 
 
 def _impression_section(report: Draft, claims: list[Claim], extras: list[Extra]) -> None:

@@ -147,22 +147,39 @@ def draw_style(dice: Dice) -> Style:
     )
 
 
-def front_matter(style: Style, dice: Dice) -> tuple[str, bool]:
-    """Return the sections that state no finding, and whether there is an earlier examination."""
+def _techniques(views: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Sentences on technique that are true of the images."""
+    if views is None:
+        return _TECHNIQUES
+    if "LL" in views:
+        return tuple(text for text in _TECHNIQUES if "lateral" in text or "two" in text)
+    wrong = ("lateral", "two", "PA") if views[0] == "AP" else ("lateral", "two", "Portable")
+    return tuple(text for text in _TECHNIQUES if not any(word in text for word in wrong))
+
+
+def front_matter(
+    style: Style, dice: Dice, views: tuple[str, ...] | None = None, sex: str | None = None
+) -> tuple[str, bool]:
+    """Return the sections that state no finding, and whether there is an earlier examination.
+
+    ``views`` and ``sex`` are those of the study, or ``None`` where any will do.
+    """
+    examination = "CHEST (PA AND LAT)" if views is None or "LL" in views else f"CHEST ({views[0]})"
+    techniques = _techniques(views)
     if style.mimic:
         prior = dice.chance(0.6)
         return (
-            "FINAL REPORT\nEXAMINATION: CHEST (PA AND LAT)\n\n"
-            f"INDICATION: ___ year old {dice.pick(('man', 'woman'))} with {_lowered(dice.favour(_INDICATIONS))}\n\n"
-            f"TECHNIQUE: {dice.favour(_TECHNIQUES)}\n\nCOMPARISON: {'___.' if prior else 'None.'}\n\n"
+            f"FINAL REPORT\nEXAMINATION: {examination}\n\n"
+            f"INDICATION: ___ year old {_person(dice, sex)} with {_lowered(dice.favour(_INDICATIONS))}\n\n"
+            f"TECHNIQUE: {dice.favour(techniques)}\n\nCOMPARISON: {'___.' if prior else 'None.'}\n\n"
         ), prior
-    title = f"{dice.favour(_TITLES)}\n\n" if dice.chance(0.1) else ""
+    title = f"{dice.favour(_titles(views))}\n\n" if dice.chance(0.1) else ""
     if dice.chance(0.25):
         return title, False
     prior = dice.chance(0.5)
     text = f"{title}{style.heading.format('INDICATION')}{dice.favour(_INDICATIONS)}\n"
     if dice.chance(0.6):
-        text += f"{style.heading.format('TECHNIQUE')}{dice.favour(_TECHNIQUES)}\n"
+        text += f"{style.heading.format('TECHNIQUE')}{dice.favour(techniques)}\n"
     return text + f"{style.heading.format('COMPARISON')}{dice.favour(_COMPARISONS) if prior else 'None.'}\n", prior
 
 
@@ -196,11 +213,27 @@ def when(dice: Dice) -> str:
     return f"the examination {dice.number(2, 28)} {dice.pick(('days', 'weeks', 'months'))} ago"
 
 
-def view(dice: Dice) -> str:
+def view(dice: Dice, views: tuple[str, ...] | None = None) -> str:
     """Return on which view something is seen."""
     if dice.chance(0.33):
         return f"on the image obtained at {dice.number(1, 13)}:{dice.number(0, 60):02d} {dice.pick(('AM', 'PM'))}"
+    if views is not None:
+        wrong = ["portable"] if views[0] == "PA" else []
+        wrong += ["single"] if "LL" in views else ["lateral", "both"]
+        return dice.favour([words for words in _VIEWS if not any(one in words for one in wrong)])
     return dice.favour(_VIEWS)
+
+
+def _titles(views: tuple[str, ...] | None) -> tuple[str, ...]:
+    if views is None:
+        return _TITLES
+    wrong = ("PA", "LATERAL") if views[0] == "AP" else ("PORTABLE",) if "LL" in views else ("PORTABLE", "LATERAL")
+    return tuple(title for title in _TITLES if not any(word in title for word in wrong))
+
+
+def _person(dice: Dice, sex: str | None) -> str:
+    drawn = dice.pick(("man", "woman"))
+    return drawn if sex is None else "woman" if sex == "F" else "man"
 
 
 def _lowered(text: str) -> str:

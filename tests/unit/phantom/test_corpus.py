@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.reader import read_image
 from medfilip.phantom import corpus as corpus_module
 from medfilip.phantom.corpus import dicom_bytes, read_truth, write_corpus, write_reports
-from medfilip.phantom.study import GENERATOR_VERSION, make_report, make_study
+from medfilip.phantom.study import GENERATOR_VERSION, StudyOptions, make_report, make_study
 
 COUNT = 5
 
@@ -52,7 +54,31 @@ def test_reports_truth_and_images_belong_together(corpus: Path) -> None:
 
 def test_recipe(corpus: Path) -> None:
     recipe = json.loads((corpus / "phantom.json").read_text())
-    assert recipe == {"count": COUNT, "seed": 11, "images": True, "generator_version": GENERATOR_VERSION}
+    facts = {"count": COUNT, "seed": 11, "images": True, "generator_version": GENERATOR_VERSION}
+    assert recipe == facts | json.loads(json.dumps(asdict(StudyOptions())))
+
+
+def test_lateral_images_and_masks_are_written_on_request(tmp_path: Path) -> None:
+    write_corpus(tmp_path, 6, 2, options=StudyOptions(size=64, lateral=1.0), masks=True)
+    truths = list(read_truth(tmp_path))
+    assert {truth.view for truth in truths} == {"PA", "AP"}
+    for truth in truths:
+        lateral = tmp_path / "images" / f"{truth.report_id}-lateral.dcm"
+        assert lateral.exists() == (truth.view == "PA")
+        if truth.view == "PA":
+            file = pydicom.dcmread(lateral)
+            assert (file.ViewPosition, list(file.PatientOrientation), file.InstanceNumber) == ("LL", ["P", "F"], 2)
+            frontal = pydicom.dcmread(tmp_path / "images" / f"{truth.report_id}.dcm")
+            assert file.StudyInstanceUID == frontal.StudyInstanceUID and file.SOPInstanceUID != frontal.SOPInstanceUID
+        boxes = {(truth.view, key): box for key, box in truth.boxes.items()}
+        boxes |= {("LL", key): box for key, box in truth.lateral_boxes.items()}
+        written = {path.stem for path in (tmp_path / "masks" / truth.report_id).iterdir()}
+        assert written == {f"{view}-{key.replace('/', '-')}" for view, key in boxes}
+        for (view, key), (row0, col0, row1, col1) in boxes.items():
+            data = (tmp_path / "masks" / truth.report_id / f"{view}-{key.replace('/', '-')}.png").read_bytes()
+            mask = read_image(data, ImageLimits()).pixels
+            assert mask.shape == (64, 64) and mask[row0:row1, col0:col1].any() and not mask[:row0].any()
+            assert not mask[row1:].any() and not mask[:, :col0].any() and not mask[:, col1:].any()
 
 
 def test_reports_alone_are_written_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +113,7 @@ def test_images_come_back_through_the_reader() -> None:
             assert np.abs(result.pixels / 65535 - expected).max() < 1e-4
             assert (result.view, result.bits_stored, result.study_uid) == ("frontal", 12, study.study_uid)
             assert result.spacing_mm == pytest.approx(360 / 64)
+            assert (file.ViewPosition, file.ManufacturerModelName) == (study.images[0].view, study.images[0].style)
     assert len(seen) == 16
 
 
