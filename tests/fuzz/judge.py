@@ -17,7 +17,7 @@ LIMITS = ImageLimits(
     max_inflated_bytes=2**22,
     max_header_bytes=2**18,
     max_frames=8,
-    decode_timeout_s=5.0,
+    decode_timeout_s=2.0,
     decode_memory_bytes=2**28,
 )
 _ALL = QualityChecks(not_chest="accept")

@@ -9,7 +9,7 @@ from tests.fuzz.mutation import Recipe, bases, mutate
 from tests.fuzz.run import read_seeds, run
 from tests.support.dicoms import make_dicom
 
-MUTATED = 1500
+MUTATED = 1000
 
 
 @pytest.fixture(scope="module")

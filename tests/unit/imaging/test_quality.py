@@ -17,13 +17,13 @@ from medfilip.imaging.quality import (
     correct,
     reasons,
 )
-from medfilip.phantom.draw import draw
+from medfilip.phantom.study import make_study
 
 
 @pytest.fixture(scope="module")
 def chest() -> np.ndarray:
     """A drawn frontal chest of 12 bits."""
-    return draw((), seed=5, index=3, size=256)[0]
+    return make_study(5, 3, size=256).image
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_negative_of_12_bits_in_16_is_negated_within_12(chest: np.ndarray) -> 
 @settings(max_examples=25, deadline=None)
 @given(index=st.integers(0, 200), turned=st.integers(0, 3), negative=st.booleans(), wide=st.booleans())
 def test_what_was_corrected_needs_no_correction(index: int, turned: int, negative: bool, wide: bool) -> None:
-    pixels = (draw((), seed=9, index=index, size=128)[0] // 16).astype(np.uint8)
+    pixels = (make_study(9, index, size=128).image // 16).astype(np.uint8)
     if wide:
         pixels = pixels.astype(np.uint16) * 257
     top = np.iinfo(pixels.dtype).max

@@ -13,7 +13,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.reader import read_image
+from medfilip.imaging.preprocess import png_decode
 from medfilip.phantom import corpus as corpus_module
 from medfilip.phantom.corpus import dicom_bytes, read_truth, write_corpus, write_reports
 from medfilip.phantom.study import GENERATOR_VERSION, StudyOptions, make_report, make_study
@@ -76,7 +76,7 @@ def test_lateral_images_and_masks_are_written_on_request(tmp_path: Path) -> None
         assert written == {f"{view}-{key.replace('/', '-')}" for view, key in boxes}
         for (view, key), (row0, col0, row1, col1) in boxes.items():
             data = (tmp_path / "masks" / truth.report_id / f"{view}-{key.replace('/', '-')}.png").read_bytes()
-            mask = read_image(data, ImageLimits()).pixels
+            mask = png_decode(data)
             assert mask.shape == (64, 64) and mask[row0:row1, col0:col1].any() and not mask[:row0].any()
             assert not mask[row1:].any() and not mask[:, :col0].any() and not mask[:, col1:].any()
 
