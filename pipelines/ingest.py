@@ -179,7 +179,7 @@ def _is_phantom(corpus: str | None) -> bool:
 def _read_excluded(file: str | None) -> set[str]:
     if file is None:
         return set()
-    lines = Location.parse(file).read_bytes().decode().splitlines()
+    lines = Location.parse(file).read_bytes().decode("utf-8-sig").splitlines()
     return {line.strip() for line in lines if line.strip()}
 
 
