@@ -33,7 +33,10 @@ def without_hidden_bytes(value: bytes, claim: PixelClaim) -> bytes:
         return _native(value, claim)
     frames = list(generate_frames(value, number_of_frames=claim.frames))
     plain = [without_remarks(frame) for frame in frames]
-    return encapsulate(plain) if plain != frames else value
+    if plain == frames:
+        return value
+    encapsulated: bytes = encapsulate(plain)
+    return encapsulated
 
 
 def _native(value: bytes, claim: PixelClaim) -> bytes:
