@@ -13,7 +13,7 @@ from medfilip.findings.labels import LabelSet
 from medfilip.imaging.intake import QualityChecks, take_in
 from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.listing import read_part
+from medfilip.imaging.listing import read_listed, read_part
 from medfilip.imaging.preprocess import png_encode, to_store
 from medfilip.imaging.radiograph import Radiograph
 from medfilip.reports.report import SPLIT_NAMES
@@ -115,7 +115,8 @@ class ImageIngester:
     def _image(self, listed: dict[str, Any]) -> Radiograph:
         limits, checks = self.options.limits, self.options.checks
         decoder = shared_decoder(limits)
-        return take_in(self._read(listed), limits, decoder, checks=checks, stated_view=listed["view"])
+        data = read_listed(self.folder, listed, limits)
+        return take_in(data, limits, decoder, checks=checks, stated_view=listed["view"])
 
     def _row(self, listed: dict[str, Any], image: Radiograph, image_id: str) -> dict[str, Any]:
         options = self.options
@@ -148,24 +149,6 @@ class ImageIngester:
             "source": options.source or listed["source"] or ("dicom" if image.sop_uid else "image"),
             "split": _split(listed["split"]),
         }
-
-    def _read(self, listed: dict[str, Any]) -> bytes:
-        limit = self.options.limits.max_file_bytes
-        if listed["bytes"] < 0:
-            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
-        if listed["bytes"] > limit:
-            raise MedfilipError(
-                ErrorCode.IMAGE_TOO_LARGE,
-                f"The file has {listed['bytes']} bytes; the limit is {limit}.",
-                fix="Raise limits.max_file_bytes if such files are expected.",
-            )
-        try:
-            data: bytes = (self.folder / listed["name"]).read_bytes()
-        except MedfilipError as error:
-            if error.code != ErrorCode.INPUT_NOT_FOUND:
-                raise
-            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
-        return data
 
 
 def _index_row(row: dict[str, Any]) -> IndexRow:

@@ -7,9 +7,10 @@ part's rows from one Parquet file, whose row groups are the parts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.labels import merge_states
+from medfilip.imaging.limits import ImageLimits
 from medfilip.reports.columns import Columns
 from medfilip.reports.listing import walk
 from medfilip.storage.location import Location
@@ -142,6 +144,32 @@ def read_part(file: Location, part: int) -> pa.Table:
     """Read the rows of a part."""
     with file.filesystem.open_input_file(file.path) as stream:
         return pq.ParquetFile(stream).read_row_group(part, use_threads=False)
+
+
+def read_listed(folder: Location, listed: Mapping[str, Any], limits: ImageLimits) -> bytes:
+    """Read the file of a row of a listing, unless it is too large to be read at all.
+
+    Raises
+    ------
+    MedfilipError
+        ``IMAGE_MISSING`` or ``IMAGE_TOO_LARGE``.
+    """
+    limit = limits.max_file_bytes
+    if listed["bytes"] < 0:
+        raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
+    if listed["bytes"] > limit:
+        raise MedfilipError(
+            ErrorCode.IMAGE_TOO_LARGE,
+            f"The file has {listed['bytes']} bytes; the limit is {limit}.",
+            fix="Raise limits.max_file_bytes if such files are expected.",
+        )
+    try:
+        data: bytes = (folder / listed["name"]).read_bytes()
+    except MedfilipError as error:
+        if error.code != ErrorCode.INPUT_NOT_FOUND:
+            raise
+        raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
+    return data
 
 
 def list_files(folder: Location) -> tuple[pa.Table, int]:
