@@ -35,25 +35,26 @@ def without_hidden_bytes(value: bytes, claim: PixelClaim) -> bytes:
     plain = [without_remarks(frame) for frame in frames]
     if plain == frames:
         return value
-    encapsulated: bytes = encapsulate(plain)
-    return encapsulated
+    return encapsulate(plain)
 
 
 def _native(value: bytes, claim: PixelClaim) -> bytes:
     if claim.photometric != "YBR_FULL_422":  # it has fewer bytes than its samples say
         value = value[: claim.decoded_bytes + claim.decoded_bytes % 2]
-    if claim.bits_allocated != 16 or claim.bits_stored == 16 or len(value) % 2:
+    used = claim.bits_stored + claim.unused_low_bits
+    if claim.bits_allocated != 16 or used >= 16 or len(value) % 2:
         return value
     words = np.frombuffer(value, ">u2" if claim.transfer_syntax == EXPLICIT_BIG else "<u2")
-    shift = 15 - claim.high_bit
+    shift = 16 - used
     # Signed values fill the bits above with their sign, or leave them empty.
     signed = np.right_shift(np.left_shift(words, shift).astype(np.uint16).view(np.int16), shift).view(np.uint16)
-    empty = np.bitwise_and(words, (1 << (claim.high_bit + 1)) - 1).astype(np.uint16)
+    empty = np.bitwise_and(words, (1 << used) - 1).astype(np.uint16)
     low = np.uint16(0xFFFF & ~((1 << claim.unused_low_bits) - 1))
     ways = [np.bitwise_and(way, low) for way in ((signed, empty) if claim.pixel_representation else (empty,))]
     if any(np.array_equal(words, way) for way in ways):
         return value
-    return ways[0].astype(words.dtype).tobytes()
+    filled: bytes = ways[0].astype(words.dtype).tobytes()
+    return filled
 
 
 def without_remarks(frame: bytes) -> bytes:

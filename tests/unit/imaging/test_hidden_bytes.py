@@ -50,8 +50,8 @@ def test_signs_are_no_hidden_bits(words, expected) -> None:
 
 
 def test_values_at_the_top_of_the_word_stay(ramp) -> None:
-    data = make_dicom(ramp << 4, HighBit=15)
-    assert pixel_data(cleaned(data)) == pixel_data(data)
+    for data in (make_dicom(ramp << 4, HighBit=15), make_dicom(ramp, HighBit=7)):
+        assert pixel_data(cleaned(data)) == pixel_data(data)
 
 
 def test_what_stands_behind_the_pixels_goes(ramp) -> None:
