@@ -20,7 +20,7 @@ from medfilip.core.ids import hash64
 from medfilip.findings.labels import UNSAID, LabelSet
 from medfilip.findings.ontology import Ontology
 from medfilip.imaging.image_columns import ImageColumns, resolve_image_columns, view_columns
-from medfilip.imaging.image_tables import match_files, read_table
+from medfilip.imaging.image_tables import match_files, parquet_columns, read_table
 from medfilip.imaging.label_states import holds_states, list_states, one_hot_states
 from medfilip.imaging.listing import (
     MISSING_BYTES,
@@ -136,6 +136,8 @@ def _rows(files: pa.Table, **known: pa.Array | pa.ChunkedArray | None) -> pa.Tab
 
 
 def _list_mimic(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
+    if corpus.table is not None and not _MIMIC_TABLE.match(corpus.table.name):
+        return _list_table(corpus, files, ontology)
     parts = pc.extract_regex(files["name"].combine_chunks(), _MIMIC_NAME)
     study, image = pc.struct_field(parts, "study"), pc.struct_field(parts, "image")
     found: dict[str, Location] = {}
@@ -217,7 +219,7 @@ def _list_openi(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> Ima
 
 
 def _is_openi_table(file: Location) -> bool:
-    return table_format(file.name) == "parquet" and {_OPENI_IDS, _OPENI_VIEWS} <= set(read_table(file).column_names)
+    return {_OPENI_IDS, _OPENI_VIEWS} <= set(parquet_columns(file))
 
 
 def _list_table(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
@@ -312,15 +314,7 @@ def _labels(
         return columns, one_hot_states(table, columns, place)
     if listed is None:
         return (), None
-    names, states = list_states(table[listed], unlisted)
-    if any(name.isdecimal() for name in names):
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The column '{listed}' of {place} holds numbers where names of labels are wanted.",
-            fix=f"If it says whether one finding is there, name the column like the finding and set "
-            f"image_columns.label_columns=[{listed}]; if it is no label, image_columns.labels=none.",
-        )
-    return names, states
+    return list_states(table[listed], unlisted, listed, place)
 
 
 def _set(rows: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:

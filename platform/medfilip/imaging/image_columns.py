@@ -48,7 +48,7 @@ class ImageColumns(Settings):
     text: str | None = Field(None, description="column with the study's report; found: report, text")
     labels: str | None = Field(None, description="column with a list of labels, or of labels with | between")
     label_columns: tuple[str, ...] = Field(
-        (), description="columns of one label each (1, 0, -1 or empty); found: all that name a finding"
+        (), description="columns of one label each (1, 0, -1 or empty); found: those that name a finding, and between"
     )
 
 

@@ -51,6 +51,17 @@ def read_table(file: Location) -> pa.Table:
     return pa.table({name: _text(table[name]) for name in dict.fromkeys(table.column_names)})
 
 
+def parquet_columns(file: Location) -> list[str]:
+    """Return the names of a Parquet table's columns, and none for other files and broken ones."""
+    if table_format(file.name) != "parquet":
+        return []
+    try:
+        with file.filesystem.open_input_file(file.path) as stream:
+            return list(pq.read_schema(stream).names)
+    except (pa.ArrowInvalid, OSError):
+        return []
+
+
 def _read_csv(file: Location) -> pa.Table:
     with file.filesystem.open_input_stream(file.path) as stream:
         data: bytes = stream.read()

@@ -18,6 +18,8 @@ _WORDS = {
     UNSAID: ("", "nan", "na", "n/a", "<na>", "none", "null"),
 }
 _STATE_OF = {word: state for state, words in _WORDS.items() for word in words}
+_MOST_LABELS = 1000
+"""More are no labels; the richest public vocabulary of chest radiographs has some 200."""
 _MARKS = "|;,"
 _BETWEEN = "\x1f"  # ASCII unit separator: stands between labels that came apart
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
@@ -59,13 +61,18 @@ def _states_of(column: pa.Array, name: str, place: str) -> pa.Array:
     return pc.fill_null(pa.array(states, pa.string()).take(encoded.indices), UNSAID)
 
 
-def list_states(column: pa.ChunkedArray, unlisted: str) -> tuple[tuple[str, ...], pa.Array]:
+def list_states(column: pa.ChunkedArray, unlisted: str, name: str, place: str) -> tuple[tuple[str, ...], pa.Array]:
     """Return the labels that occur in a column of lists, and the states of each row.
 
     A list is one of text, text such as ``['a', 'b']``, or text with ``|``, ``;`` or ``,`` between the labels: with the
     first of these that the column has anywhere, so that a label may have a comma where others stand between labels.
     An empty cell says nothing. Where a row says that there is no finding, the labels that it could have listed are
     absent.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if the column ``name`` of the table ``place`` holds something else: numbers, or free text.
     """
     encoded = _joined(column).dictionary_encode()
     texts = encoded.dictionary.to_pylist()
@@ -73,8 +80,22 @@ def list_states(column: pa.ChunkedArray, unlisted: str) -> tuple[tuple[str, ...]
     lists = [_split(text, mark) for text in texts]
     names = tuple({plain_label(label): label for found in lists for label in reversed(found)}.values())
     names = tuple(sorted(names, key=plain_label))
+    _check_names(names, name, place)
     states = [_states(names, found, unlisted) for found in lists]
     return names, pc.fill_null(pa.array(states, pa.string()).take(encoded.indices), UNSAID * len(names))
+
+
+def _check_names(names: tuple[str, ...], column: str, place: str) -> None:
+    held = f"{len(names)} different labels" if len(names) > _MOST_LABELS else None
+    if held is None and any(name.isdecimal() for name in names):
+        held = "numbers where names of labels are wanted"
+    if held is not None:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The column '{column}' of {place} holds {held}.",
+            fix="If it says whether one finding is there, name the column like the finding and set "
+            f"image_columns.label_columns=[{column}]; if it is no label, image_columns.labels=none.",
+        )
 
 
 def _joined(column: pa.ChunkedArray) -> pa.Array:

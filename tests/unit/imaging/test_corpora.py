@@ -218,8 +218,9 @@ def test_the_nearest_tables_of_mimic_count(tmp_path) -> None:
 def test_a_table_of_ones_own_stands_over_those_of_mimic(tmp_path) -> None:
     write_mimic(tmp_path)
     (tmp_path / "mine.csv").write_text("dicom_id,Edema,Mass\naa-1,1,0\nbb-2,,1\n")
-    listing = listed(tmp_path, table=Location.parse(tmp_path / "mine.csv"))
-    assert listing.labels == ("Edema", "Mass") and listing.unlisted == 1
+    for kind in ("auto", "mimic"):
+        listing = listed(tmp_path, table=Location.parse(tmp_path / "mine.csv"), kind=kind)
+        assert listing.labels == ("Edema", "Mass") and listing.unlisted == 1
     assert column(listing, "patient_id") == {"aa-1.jpg": "10000032", "bb-2.jpg": "10000032"}
 
 

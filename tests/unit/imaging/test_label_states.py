@@ -30,5 +30,13 @@ def test_what_is_no_state_is_told(column) -> None:
     ],
 )
 def test_lists_of_labels(column, names, states) -> None:
-    found, said = list_states(pa.chunked_array([column]), ".")
+    found, said = list_states(pa.chunked_array([column]), ".", "labels", "t")
     assert (found, said.to_pylist()) == (names, states)
+
+
+@pytest.mark.parametrize("column", [["0", "1"], [[1, 2]], [f"opacity 1 {row}" for row in range(1001)]])
+def test_lists_of_something_else_are_told(column) -> None:
+    texts = pa.array(column).cast(pa.list_(pa.string()) if isinstance(column[0], list) else pa.string())
+    with pytest.raises(MedfilipError) as caught:
+        list_states(pa.chunked_array([texts]), ".", "label", "t")
+    assert caught.value.code == ErrorCode.CONFIG_INVALID and "image_columns.labels=none" in str(caught.value)
