@@ -39,9 +39,8 @@ ImageKind = Literal["auto", "folder", "mimic", "nih", "openi", "table"]
 
 _MIMIC_NAME = r"(?:^|/)(?:p\d{2}/)?p(?P<patient>\d{8})/s(?P<study>\d{8})/(?P<image>[^/]+)\.[A-Za-z]+$"
 _OPENI_NAME = r"(?:^|/)(?P<study>CXR\d+)_[^/]*\.(?i:png|jpe?g|dcm)$"
-_CHEXPERT_NAME = r"(?:^|/)(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+$"
+_CHEXPERT_NAME = r"(?:^|/)(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+\.(?i:png|jpe?g)$"
 _NIH_NAME = r"(?:^|/)\d{8}_\d{3}\.[A-Za-z]+$"
-_RASTER_NAME = r"\.(?i:png|jpe?g)$"
 _MIMIC_TABLE = re.compile(r"^mimic-cxr-.*(?P<what>metadata|split|chexpert|negbio)\.csv(?:\.gz)?$")
 _NIH_TABLE = re.compile(r"^Data_Entry_2017.*\.csv(?:\.gz)?$", re.IGNORECASE)
 _VISIT = "patient/visit"
@@ -113,17 +112,16 @@ def _mostly(names: pa.ChunkedArray, pattern: str) -> bool:
 
 
 def _list_folder(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
-    # A raster file has no header: what its path says of its patient keeps the patient's images in one split.
-    raster = pc.match_substring_regex(files["name"].combine_chunks(), _RASTER_NAME)
-    known = {
-        name: pc.if_else(raster, column, pa.scalar(None, pa.string()))
-        for name, column in _ids_of_paths(files["name"].combine_chunks()).items()
-    }
+    known = _ids_of_paths(files["name"].combine_chunks())
     return ImageListing(corpus.folder, "folder", _rows(files, **known))
 
 
 def _ids_of_paths(names: pa.Array) -> dict[str, pa.Array]:
-    """Return the ids of patients and studies that paths spell out, as those of CheXpert and MIMIC-CXR do."""
+    """Return the ids of patients and studies that paths spell out, as those of CheXpert and MIMIC-CXR do.
+
+    CheXpert's are those of PNG and JPEG files only, which have no header that says it: a DICOM file's study is that of
+    its header, by which reports find it.
+    """
     parts = [pc.extract_regex(names, pattern) for pattern in (_CHEXPERT_NAME, _MIMIC_NAME)]
     return {
         f"{what}_id": pc.coalesce(*(pc.struct_field(part, what) for part in parts)) for what in ("patient", "study")

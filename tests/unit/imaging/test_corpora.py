@@ -243,6 +243,12 @@ def test_a_file_is_not_taken_for_that_of_another_patient_with_its_name(tmp_path)
     assert [row["labels"] for row in rows if row["bytes"] > 0] == ["00", "10", "00"]
 
 
+def test_a_dicom_file_in_a_table_has_the_study_of_its_header(tmp_path) -> None:
+    touch(tmp_path, "patient1/study1/1.dcm", "patient1/study1/1.png")
+    (tmp_path / "t.csv").write_text("path,mrn\npatient1/study1/1.dcm,7\npatient1/study1/1.png,7\n")
+    assert column(listed(tmp_path / "t.csv"), "study_id") == {"1.dcm": None, "1.png": "patient1/study1"}
+
+
 def test_a_view_that_one_column_lacks_is_in_another(tmp_path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "t.csv").write_text(CHEXPERT_HEADER + "a.jpg,F,1,Frontal,AP,1,0\nb.jpg,F,1,Lateral,,1,0\n")
