@@ -21,7 +21,7 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.corpora import ImageCorpus, list_images
 from medfilip.imaging.deidentify import METHOD, Deidentifier
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.listing import read_part
+from medfilip.imaging.listing import read_listed, read_part
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
 from medfilip.storage.run import Run, open_run
@@ -109,7 +109,7 @@ class FileDeidentifier:
         for listed in read_part(self.listing, part).to_pylist():
             name = pseudonym(self.key, "file", listed["name"])
             try:
-                found = deidentify((self.folder / listed["name"]).read_bytes())
+                found = deidentify(read_listed(self.folder, listed, self.settings.limits))
             except MedfilipError as error:
                 rejected.append({"id": name, "stage": "deidentify", "code": error.code, "message": error.message})
                 continue

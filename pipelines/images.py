@@ -13,7 +13,7 @@ from medfilip.findings.labels import LabelSet
 from medfilip.imaging.intake import QualityChecks, take_in
 from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.listing import read_part
+from medfilip.imaging.listing import read_listed, read_part
 from medfilip.imaging.preprocess import png_encode, to_store
 from medfilip.imaging.radiograph import Radiograph
 from medfilip.reports.report import SPLIT_NAMES
@@ -24,6 +24,8 @@ from pipelines.row_index import IndexRow, write_index
 
 PHANTOM = "phantom"
 """Source of synthetic rows: what is trained on them says so wherever it answers."""
+_SEXES = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M", "o": "O", "other": "O"}
+"""By whole words only: "mujer" and "missing" begin with M."""
 _OLDEST = 90
 """Ages above are told as this one: there are few such people (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
 
@@ -88,14 +90,18 @@ class ImageIngester:
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, object]] = []
         states: dict[str, list[str]] = {}
+        strangers: set[str] = set()
         for listed in read_part(self.listing, part).to_pylist():
             image_id = pseudonym(self.options.key, "file", listed["name"])
             try:
-                row = self._row(listed, image_id)
+                image = self._image(listed)
+                row = self._row(listed, image, image_id)
             except MedfilipError as error:
                 rejected.append({"id": image_id, "stage": "ingest", "code": error.code, "message": error.message})
                 continue
             rows.append(row)
+            if not (listed["patient_id"] or image.patient_id):
+                strangers.add(row["image_id"])
             if listed["labels"] is not None:
                 states.setdefault(row["study_id"], []).append(listed["labels"])
         path = f"part-{part:05d}.parquet"
@@ -104,17 +110,16 @@ class ImageIngester:
         write_shard(self.staging / "images_rejected", path, REJECTED, REJECTED.from_rows(rejected))
         if self.labels is not None:
             write_shard(self.staging / "labels", path, RESOLVED_FINDINGS, _findings(self.labels, states))
-        return {"path": path, "rows": len(rows), "rejected": len(rejected)}
+        return {"path": path, "rows": len(rows), "rejected": len(rejected), "without_patient": len(strangers)}
 
-    def _row(self, listed: dict[str, Any], image_id: str) -> dict[str, Any]:
+    def _image(self, listed: dict[str, Any]) -> Radiograph:
+        limits, checks = self.options.limits, self.options.checks
+        decoder = shared_decoder(limits)
+        data = read_listed(self.folder, listed, limits)
+        return take_in(data, limits, decoder, checks=checks, stated_view=listed["view"])
+
+    def _row(self, listed: dict[str, Any], image: Radiograph, image_id: str) -> dict[str, Any]:
         options = self.options
-        image = take_in(
-            self._read(listed),
-            options.limits,
-            shared_decoder(options.limits),
-            checks=options.checks,
-            stated_view=listed["view"],
-        )
         patient = listed["patient_id"] or image.patient_id
         study = listed["study_id"] or image.study_uid
         if options.excluded & {patient, study, image.patient_id, image.study_uid}:
@@ -145,32 +150,14 @@ class ImageIngester:
             "split": _split(listed["split"]),
         }
 
-    def _read(self, listed: dict[str, Any]) -> bytes:
-        limit = self.options.limits.max_file_bytes
-        if listed["bytes"] < 0:
-            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
-        if listed["bytes"] > limit:
-            raise MedfilipError(
-                ErrorCode.IMAGE_TOO_LARGE,
-                f"The file has {listed['bytes']} bytes; the limit is {limit}.",
-                fix="Raise limits.max_file_bytes if such files are expected.",
-            )
-        try:
-            data: bytes = (self.folder / listed["name"]).read_bytes()
-        except MedfilipError as error:
-            if error.code != ErrorCode.INPUT_NOT_FOUND:
-                raise
-            raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
-        return data
-
 
 def _index_row(row: dict[str, Any]) -> IndexRow:
     return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
 
 
 def _characteristics(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
-    sex = (listed["sex"] or image.sex or "").strip().upper()[:1]
-    return {"sex": sex if sex in ("F", "M", "O") else None, "age_years": age_years(listed["age"] or image.age)}
+    sex = (listed["sex"] or image.sex or "").strip().lower()
+    return {"sex": _SEXES.get(sex), "age_years": age_years(listed["age"] or image.age)}
 
 
 def age_years(text: str | None) -> int | None:

@@ -163,7 +163,7 @@ def _plan_reports(settings: IngestSettings, listing: ImageListing | None) -> lis
 def _outcome(ingest: Run, *, already_finished: bool = False) -> Outcome:
     manifest = ingest.manifest
     step = f"medfilip extract reports={ingest.location}"
-    if manifest is not None and "reports" not in manifest.datasets and "resolved_findings" in manifest.datasets:
+    if manifest is not None and not manifest.counts.get("reports") and "resolved_findings" in manifest.datasets:
         step = f"medfilip inject findings={ingest.location} images={ingest.location}"
     return Outcome.of(ingest, step, already_finished=already_finished)
 
@@ -179,7 +179,7 @@ def _is_phantom(corpus: str | None) -> bool:
 def _read_excluded(file: str | None) -> set[str]:
     if file is None:
         return set()
-    lines = Location.parse(file).read_bytes().decode().splitlines()
+    lines = Location.parse(file).read_bytes().decode("utf-8-sig").splitlines()
     return {line.strip() for line in lines if line.strip()}
 
 

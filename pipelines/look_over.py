@@ -145,13 +145,13 @@ def look_over(look: Look, shares: Mapping[str, float]) -> Decided:
 
 
 def _named_by(look: Look) -> Pairs:
-    """Find rows whose patient another row names, and which: the last report of their study.
+    """Find rows whose patient another row names, and which: the last report of their study that names one.
 
     Many de-identified images name no patient: then their study's report says whose they are.
     """
     studies, patients = look.keys["study"], look.keys["patient"]
     shared = np.flatnonzero(repeated(studies))  # a row that is alone in its study names its patient itself
-    reports = shared[shared < look.reports]
+    reports = shared[(shared < look.reports) & look.keys["names_patient"][shared]]
     if not len(reports):
         return Pairs(*_NO_PAIRS.T)
     # Of the reversed reports the first of each study is found.

@@ -77,6 +77,8 @@ def publish(
     if listing is not None:
         counts["files_of_other_kinds"] = listing.others
         counts.update({"images_not_in_the_table": listing.unlisted} if listing.unlisted else {})
+        strangers = sum(int(part["without_patient"]) for part in images)
+        counts.update({"images_without_patient": strangers} if strangers else {})
     for part in reports:
         counts.update({f"decoded_{how}": number for how, number in part["decoded"].items() if how != "utf-8"})
     ingest.publish({name: found for name, found in shards.items() if found}, counts=counts, rejected=rejected)

@@ -94,7 +94,14 @@ def ingest_reports(
             row = _report_row(report, key, keep_ids=keep_ids or report.public_ids)
             content = sha256_bytes(report.text.encode())
             index = IndexRow(
-                row["report_id"], row["patient_id"], row["study_id"], content, row["split"], report.role, report.issued
+                row["report_id"],
+                row["patient_id"],
+                row["study_id"],
+                content,
+                row["split"],
+                report.role,
+                report.issued,
+                names_patient=bool(report.patient_id),
             )
             pieces.add(row | {"source": PHANTOM} if synthetic else row, index)
             decoded[report.decoded] += 1

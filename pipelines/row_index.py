@@ -30,6 +30,7 @@ _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in _TEXT_COLUMNS),
         ("issued", pa.float64()),
+        ("names_patient", pa.bool_()),
         ("row_id_key", pa.int64()),
         *((f"{name}_key", pa.uint64()) for name in _KEYED),
         ("draw", pa.float64()),
@@ -45,6 +46,7 @@ KEYS = np.dtype(
         ("draw", np.float64),  # the fraction that the patient's name draws (`medfilip.core.ids.keyed_fraction`)
         ("stated", np.int8),  # number of the split that the corpus states, or NO_SPLIT
         ("plain", np.bool_),  # whether its role is that of a report as most are
+        ("names_patient", np.bool_),
     ]
 )
 """What is held of every row. Keys of patients, studies and contents are in the order of their names."""
@@ -57,6 +59,7 @@ class IndexRow(NamedTuple):
 
     ``patient`` and ``study`` are pseudonyms, ``content`` is a hash of its text or pixels in hex, ``split`` what the
     corpus itself states; ``role`` and ``issued`` are those of `medfilip.reports.report.RawReport`.
+    Where the corpus does not say whose a row is, ``patient`` stands for its study, and ``names_patient`` is false.
     """
 
     row_id: str
@@ -66,6 +69,7 @@ class IndexRow(NamedTuple):
     split: str | None
     role: str = REPORT
     issued: float | None = None
+    names_patient: bool = True
 
 
 Rows = Mapping[int, IndexRow]
@@ -113,7 +117,7 @@ def _first_bits(digests: list[str]) -> npt.NDArray[np.uint64]:
 
 def read_keys(file: Location) -> RowKeys:
     """Read what is held of every row of a part."""
-    table = _read(file, [*(f"{name}_key" for name in ("row_id", *_KEYED)), "draw", "split", "role"])
+    table = _read(file, [*(f"{name}_key" for name in ("row_id", *_KEYED)), "draw", "split", "role", "names_patient"])
     keys = np.empty(table.num_rows, KEYS)
     for name in ("row_id", *_KEYED):
         keys[name] = table[f"{name}_key"].to_numpy()
@@ -121,6 +125,7 @@ def read_keys(file: Location) -> RowKeys:
     stated = pc.index_in(table["split"], value_set=pa.array(SPLITS, pa.string()))
     keys["stated"] = pc.fill_null(stated, NO_SPLIT).to_numpy()
     keys["plain"] = pc.equal(table["role"], REPORT).to_numpy()
+    keys["names_patient"] = table["names_patient"].to_numpy()
     return keys
 
 

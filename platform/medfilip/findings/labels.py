@@ -96,10 +96,8 @@ class LabelSet:
         return cls(tuple(names), tuple(categories), tuple(devices))
 
     def merge(self, states: Sequence[str]) -> str:
-        """Join the states of a study's images: a finding that one of them shows is there."""
-        if len(set(states)) == 1:
-            return states[0]
-        return "".join(next((s for s in _STRENGTH if s in column), UNSAID) for column in zip(*states, strict=True))
+        """Join the states of a study's images."""
+        return merge_states(states)
 
     def findings(self, states: str, study_id: str) -> list[dict[str, Any]]:
         """Return the findings of a study as rows of ``resolved_findings``, ordered by category.
@@ -116,6 +114,13 @@ class LabelSet:
             if category is not None and _rank(state) < _rank(found.get(category, UNSAID)):
                 found[category] = state
         return [_finding(study_id, category, state) for category, state in sorted(found.items())]
+
+
+def merge_states(states: Sequence[str]) -> str:
+    """Join what several images or readers say, as strings of one character a label: what one of them sees is there."""
+    if len(set(states)) == 1:
+        return states[0]
+    return "".join(next((s for s in _STRENGTH if s in column), UNSAID) for column in zip(*states, strict=True))
 
 
 def _finding(study_id: str, category: str, state: str) -> dict[str, Any]:

@@ -19,21 +19,31 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import hash64
 from medfilip.findings.labels import UNSAID, LabelSet
 from medfilip.findings.ontology import Ontology
-from medfilip.imaging.image_columns import ImageColumns, resolve_image_columns
-from medfilip.imaging.image_tables import match_files, read_table
-from medfilip.imaging.label_states import list_states, one_hot_states
-from medfilip.imaging.listing import MISSING_BYTES, ImageListing, ReportTable, list_files, listing_table
+from medfilip.imaging.image_columns import ImageColumns, resolve_image_columns, view_columns
+from medfilip.imaging.image_tables import match_files, parquet_columns, read_table
+from medfilip.imaging.label_states import holds_states, list_states, one_hot_states
+from medfilip.imaging.listing import (
+    MISSING_BYTES,
+    ImageListing,
+    ReportTable,
+    list_files,
+    listing_table,
+    one_row_a_file,
+)
 from medfilip.reports.columns import NONE, Columns
+from medfilip.reports.report import SPLIT_NAMES
 from medfilip.reports.tables import table_format
 from medfilip.storage.location import Location
 
 ImageKind = Literal["auto", "folder", "mimic", "nih", "openi", "table"]
 
-_MIMIC_NAME = r"(?:^|/)p\d{2}/p(?P<patient>\d{8})/s(?P<study>\d{8})/(?P<image>[^/]+)\.[A-Za-z]+$"
-_OPENI_NAME = r"(?:^|/)(?P<study>CXR\d+)_[^/]*\.(?:png|jpe?g|dcm)$"
-_CHEXPERT_NAME = r"(?:^|/)(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+$"
+_MIMIC_NAME = r"(?:^|/)(?:p\d{2}/)?p(?P<patient>\d{8})/s(?P<study>\d{8})/(?P<image>[^/]+)\.[A-Za-z]+$"
+_OPENI_NAME = r"(?:^|/)(?P<study>CXR\d+)_[^/]*\.(?i:png|jpe?g|dcm)$"
+_CHEXPERT_NAME = r"(?:^|/)(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+\.(?i:png|jpe?g)$"
+_NIH_NAME = r"(?:^|/)\d{8}_\d{3}\.[A-Za-z]+$"
 _MIMIC_TABLE = re.compile(r"^mimic-cxr-.*(?P<what>metadata|split|chexpert|negbio)\.csv(?:\.gz)?$")
 _NIH_TABLE = re.compile(r"^Data_Entry_2017.*\.csv(?:\.gz)?$", re.IGNORECASE)
+_VISIT = "patient/visit"
 _OPENI_IDS, _OPENI_VIEWS = "image_ids", "image_views"
 _VALIDATION_ONE_IN = 8
 """Share of ChestX-ray14's train_val list that becomes validation: with it about 70 / 10 / 20."""
@@ -83,11 +93,14 @@ def list_images(corpus: ImageCorpus, ontology: Ontology) -> ImageListing:
 
 def _kind_of(corpus: ImageCorpus, files: pa.Table) -> ImageKind:
     names = files["name"]
-    if _mostly(names, _MIMIC_NAME):
-        return "mimic"
+    in_mimic = _mostly(names, _MIMIC_NAME)
     if corpus.table is not None:
+        if in_mimic and _MIMIC_TABLE.match(corpus.table.name):
+            return "mimic"
         return "openi" if _is_openi_table(corpus.table) else "nih" if _NIH_TABLE.match(corpus.table.name) else "table"
-    if _beside(corpus.folder, _NIH_TABLE):
+    if in_mimic:
+        return "mimic"
+    if _beside(corpus.folder, _NIH_TABLE, levels=3 if _mostly(names, _NIH_NAME) else 2):
         return "nih"
     return "openi" if _mostly(names, _OPENI_NAME) else "folder"
 
@@ -99,7 +112,20 @@ def _mostly(names: pa.ChunkedArray, pattern: str) -> bool:
 
 
 def _list_folder(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
-    return ImageListing(corpus.folder, "folder", _rows(files))
+    known = _ids_of_paths(files["name"].combine_chunks())
+    return ImageListing(corpus.folder, "folder", _rows(files, **known))
+
+
+def _ids_of_paths(names: pa.Array) -> dict[str, pa.Array]:
+    """Return the ids of patients and studies that paths spell out, as those of CheXpert and MIMIC-CXR do.
+
+    CheXpert's are those of PNG and JPEG files only, which have no header that says it: a DICOM file's study is that of
+    its header, by which reports find it.
+    """
+    parts = [pc.extract_regex(names, pattern) for pattern in (_CHEXPERT_NAME, _MIMIC_NAME)]
+    return {
+        f"{what}_id": pc.coalesce(*(pc.struct_field(part, what) for part in parts)) for what in ("patient", "study")
+    }
 
 
 def _rows(files: pa.Table, **known: pa.Array | pa.ChunkedArray | None) -> pa.Table:
@@ -108,9 +134,13 @@ def _rows(files: pa.Table, **known: pa.Array | pa.ChunkedArray | None) -> pa.Tab
 
 
 def _list_mimic(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
+    if corpus.table is not None and not _MIMIC_TABLE.match(corpus.table.name):
+        return _list_table(corpus, files, ontology)
     parts = pc.extract_regex(files["name"].combine_chunks(), _MIMIC_NAME)
     study, image = pc.struct_field(parts, "study"), pc.struct_field(parts, "image")
-    found = {match["what"]: file for file, match in _beside(corpus.folder, _MIMIC_TABLE, levels=3)}
+    found: dict[str, Location] = {}
+    for file, match in _beside(corpus.folder, _MIMIC_TABLE, levels=3):
+        found.setdefault(match["what"], file)  # the nearest
     known: dict[str, pa.Array | None] = {"patient_id": pc.struct_field(parts, "patient"), "study_id": study}
     if "metadata" in found:
         known["view"] = _looked_up(read_table(found["metadata"]), found["metadata"], "dicom_id", "ViewPosition", image)
@@ -127,7 +157,7 @@ def _list_mimic(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> Ima
 
 
 def _list_nih(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
-    places = _beside(corpus.folder, _NIH_TABLE)
+    places = _beside(corpus.folder, _NIH_TABLE, levels=3)
     file = corpus.table or (places[0][0] if places else None)
     if file is None:
         raise MedfilipError(
@@ -137,13 +167,13 @@ def _list_nih(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> Image
         )
     table = read_table(file)
     usual = {"path": "Image Index", "patient_id": "Patient ID", "labels": "Finding Labels"}
+    if {"Patient ID", "Follow-up #"} <= set(table.column_names):
+        # A visit is a study: the collection numbers the visits of a patient and often has one image of each.
+        visits = pc.binary_join_element_wise(table["Patient ID"], table["Follow-up #"], "/")
+        table, usual = table.append_column(_VISIT, visits), usual | {"study_id": _VISIT}
     columns = ImageColumns.model_validate(usual | corpus.columns.model_dump(exclude_defaults=True))
     listing = _listed_by(corpus, files, table, file, columns, ontology)
     rows = listing.rows
-    if "Follow-up #" in table.column_names:
-        # A visit is a study: the collection numbers the visits of a patient and often has one image of each.
-        visits = pc.binary_join_element_wise(table["Patient ID"], table["Follow-up #"], "/")
-        rows = _set(rows, "study_id", visits)
     rows = _set(rows, "split", _nih_splits(corpus.folder, rows))
     return replace(listing, kind="nih", rows=rows)
 
@@ -167,7 +197,7 @@ def _nih_splits(folder: Location, rows: pa.Table) -> pa.Array:
 
 
 def _lines(folder: Location, name: str) -> pa.Array:
-    for file, _ in _beside(folder, re.compile(f"^{re.escape(name)}$")):
+    for file, _ in _beside(folder, re.compile(f"^{re.escape(name)}$"), levels=3):
         return pa.array(file.read_bytes().decode("latin-1").split(), pa.string())
     return pa.array([], pa.string())
 
@@ -187,7 +217,7 @@ def _list_openi(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> Ima
 
 
 def _is_openi_table(file: Location) -> bool:
-    return table_format(file.name) == "parquet" and {_OPENI_IDS, _OPENI_VIEWS} <= set(read_table(file).column_names)
+    return {_OPENI_IDS, _OPENI_VIEWS} <= set(parquet_columns(file))
 
 
 def _list_table(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> ImageListing:
@@ -204,28 +234,64 @@ def _list_table(corpus: ImageCorpus, files: pa.Table, ontology: Ontology) -> Ima
 def _listed_by(
     corpus: ImageCorpus, files: pa.Table, table: pa.Table, file: Location, wanted: ImageColumns, ontology: Ontology
 ) -> ImageListing:
-    """List what a table names: one row for each of its rows, those whose file is not there too."""
+    """List what a table names: one row for each file that its rows name, those that are not there too."""
     columns, label_columns = resolve_image_columns(wanted, table.column_names, str(file), ontology)
+    _check_no_lists(table, {field: name for field, name in columns.items() if field != "labels"}, str(file))
     table = table.filter(pc.is_valid(table[columns["path"]]))
     place = match_files(files["name"], table[columns["path"]], str(file))
     known = {field: table[name] for field, name in columns.items() if field not in ("path", "labels", "text")}
+    if "view" in columns and wanted.view is None:
+        known["view"] = pc.coalesce(*(table[name] for name in view_columns(table.column_names)))
     known["name"] = pc.coalesce(files["name"].combine_chunks().take(place), table[columns["path"]].combine_chunks())
     known["bytes"] = pc.fill_null(files["bytes"].combine_chunks().take(place), MISSING_BYTES)
     known["changed"] = pc.fill_null(files["changed"].combine_chunks().take(place), 0)
+    if "split" in columns:
+        _check_splits(table[columns["split"]], columns["split"], str(file))
+    if not wanted.label_columns:
+        label_columns = _with_neighbours(table, label_columns, columns)
     labels, states = _labels(table, columns.get("labels"), label_columns, corpus.unlisted, str(file))
     if states is not None:
         known["labels"] = states
-    if "patient_id" not in known:
-        parts = pc.extract_regex(known["name"], _CHEXPERT_NAME)
-        known["patient_id"] = pc.struct_field(parts, "patient")
-        known.setdefault("study_id", pc.struct_field(parts, "study"))
     reports = None
     if "text" in columns:
         known.setdefault("study_id", table[columns["path"]])  # what joins an image to the report of its row
         reports = ReportTable(file, _report_columns(columns))
-    rows = listing_table(known, table.num_rows)
+    known = _ids_of_paths(known["name"]) | known
+    rows = one_row_a_file(listing_table(known, table.num_rows), str(file))
     unlisted = files.num_rows - pc.count_distinct(place).as_py()
     return ImageListing(corpus.folder, "table", rows, labels, unlisted=unlisted, reports=reports)
+
+
+def _check_no_lists(table: pa.Table, columns: Mapping[str, str], place: str) -> None:
+    for field_name, name in columns.items():
+        if not pa.types.is_string(table[name].type):
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"The column '{name}' of {place}, taken for '{field_name}', holds lists.",
+                fix=f"Give a table with one row an image, or another column: image_columns.{field_name}=COLUMN.",
+            )
+
+
+def _check_splits(column: pa.ChunkedArray, name: str, place: str) -> None:
+    stated = [value for value in pc.unique(column).to_pylist() if value is not None]
+    if stated and not any(value.strip().lower() in SPLIT_NAMES for value in stated):
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The column '{name}' of {place}, taken for 'split', has none of the values {', '.join(SPLIT_NAMES)}.",
+            fix="Name another column: image_columns.split=COLUMN, or image_columns.split=none to draw splits.",
+        )
+
+
+def _with_neighbours(table: pa.Table, labels: tuple[str, ...], columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Complete the columns that name a finding by those among them that hold states under a name of their own."""
+    if len(labels) == 1:  # a single column may be called 'mass' for another reason
+        return labels if holds_states(table[labels[0]]) else ()
+    names = table.column_names
+    places = [names.index(label) for label in labels]
+    among = names[min(places) : max(places) + 1] if places else []
+    return tuple(
+        name for name in among if name in labels or (name not in columns.values() and holds_states(table[name]))
+    )
 
 
 def _report_columns(columns: Mapping[str, str]) -> Columns:
@@ -244,7 +310,9 @@ def _labels(
 ) -> tuple[tuple[str, ...], pa.Array | None]:
     if columns:
         return columns, one_hot_states(table, columns, place)
-    return list_states(table[listed], unlisted) if listed is not None else ((), None)
+    if listed is None:
+        return (), None
+    return list_states(table[listed], unlisted, listed, place)
 
 
 def _set(rows: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -4,8 +4,8 @@ The profile lists some 600 attributes that must go. Here the list is the other w
 read and what says how it was made stays (none of it is in Table E.1-1, or the profile's action for it is carried
 out), and everything else goes, private attributes, overlays, comments and what the standard will add later included.
 Identifiers that must keep meaning the same across files are replaced: UIDs by dicognito's keyed hashes, the patient
-by the pseudonym that ingestion gives too. The same key gives the same result on every machine, and a file that
-was de-identified stays as it is.
+by the pseudonym that ingestion gives too, with a seal. The same key gives the same result on every machine, and a
+file that was de-identified stays as it is, unless something was written into it afterwards: that goes again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from pydicom.uid import UID
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import pseudonym
 from medfilip.imaging.dicom_file import guarded, parse_dicom
-from medfilip.imaging.dicom_pixels import pixel_claim
+from medfilip.imaging.dicom_pixels import PixelClaim, pixel_claim
+from medfilip.imaging.hidden_bytes import without_hidden_bytes
 from medfilip.imaging.limits import ImageLimits
 
-METHOD = "medfilip basic profile 1"
+METHOD = "medfilip basic profile 2"
 """Value of De-identification Method (0012,0063); its number is raised whenever the result changes."""
 _PROFILE = ("113100", "DCM", "Basic Application Confidentiality Profile")
 _CLEAN_PIXELS = ("113101", "DCM", "Clean Pixel Data Option")
@@ -54,6 +55,9 @@ _ITEMS = "CodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning LUTDe
 """What items of code sequences and look-up tables hold."""
 _KEPT = frozenset(f"{_IMAGE} {_TECHNIQUE} {_ITEMS}".split())
 _KEPT_TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEPT) if tag is not None)
+_ITEM_TAGS = frozenset(
+    tag for tag in map(tag_for_keyword, f"{_ITEMS} ViewModifierCodeSequence".split()) if tag is not None
+)
 _UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _EMPTY = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex",
@@ -77,7 +81,7 @@ class Deidentified:
     patient_id, study_uid, sop_uid
         Its new identifiers.
     already
-        Whether it was de-identified before, and is unchanged.
+        Whether it was de-identified before by this key, and holds nothing else: then it is unchanged.
     """
 
     data: bytes
@@ -115,7 +119,8 @@ class Deidentifier:
             As `medfilip.imaging.dicom_pixels.pixel_claim`; ``IMAGE_BURNED_IN`` if the header says that the pixels hold
             annotation, which no change of the header can take away.
         """
-        pixel_claim(parse_dicom(data, self._limits), self._limits)
+        parsed = parse_dicom(data, self._limits)
+        claim = pixel_claim(parsed, self._limits)
         with guarded():
             source = dcmread(io.BytesIO(data), force=True, specific_tags=_READ)
             if source.get("BurnedInAnnotation") == "YES" and not self._limits.accept_burned_in:
@@ -124,12 +129,11 @@ class Deidentifier:
                     "Burned In Annotation is YES: the pixels may show who the patient is.",
                     fix="Export the image without annotation, or set limits.accept_burned_in=true if it was checked.",
                 )
-            if self._is_ours(source):
-                return _result(source, data, already=True)
-            target = self._made_of(source, parse_dicom(data, self._limits))
+            ours = self._is_ours(source)
+            target = self._made_of(source, claim, ours=ours)
             buffer = io.BytesIO()
             target.save_as(buffer, enforce_file_format=True)
-            return _result(target, buffer.getvalue(), already=False)
+            return _result(target, buffer.getvalue(), already=ours and buffer.getvalue() == data)
 
     def _is_ours(self, source: Dataset) -> bool:
         """Whether this key de-identified the file: another's mark alone proves nothing."""
@@ -139,21 +143,24 @@ class Deidentifier:
     def _sealed(self, name: str) -> str:
         return name + pseudonym(self._key, "seal", name)[:_SEAL]
 
-    def _made_of(self, source: Dataset, parsed: Dataset) -> FileDataset:
-        syntax = UID(str(parsed.file_meta.TransferSyntaxUID))
+    def _made_of(self, source: Dataset, claim: PixelClaim, *, ours: bool) -> FileDataset:
+        """Make a file of what may stay; one that is ``ours`` has its new identifiers already, and keeps them."""
+        syntax = UID(claim.transfer_syntax)
         target = FileDataset(io.BytesIO(), _kept(source), file_meta=_file_meta(syntax), preamble=b"\0" * 128)
         target.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
         for name in _UIDS:
             if source.get(name):
                 setattr(target, name, source.get(name))
-        self._anonymizer.anonymize(target)
+        if not ours:
+            self._anonymizer.anonymize(target)
+        target["PixelData"].value = without_hidden_bytes(target["PixelData"].value, claim)
         for name in _EMPTY:
             setattr(target, name, "")
         for name in _CHARACTERISTIC if self._keep else ():
             if source.get(name):
                 setattr(target, name, _at_most_90(name, source.get(name)))
         patient = str(source.get("PatientID") or source.get("StudyInstanceUID") or "")
-        target.PatientID = self._sealed(pseudonym(self._key, "patient", patient))
+        target.PatientID = patient if ours else self._sealed(pseudonym(self._key, "patient", patient))
         target.PatientName = target.PatientID
         target.PatientIdentityRemoved, target.DeidentificationMethod = "YES", METHOD
         options = [_PROFILE, *([_CHARACTERISTICS] if self._keep else [])]
@@ -165,13 +172,13 @@ class Deidentifier:
         return target
 
 
-def _kept(source: Dataset) -> Dataset:
-    """Copy the attributes that stay, in items of sequences too."""
+def _kept(source: Dataset, tags: frozenset[int] = _KEPT_TAGS) -> Dataset:
+    """Copy the attributes that stay; of items, what codes and look-up tables hold."""
     kept = Dataset()
-    for tag in source.keys() & _KEPT_TAGS:
+    for tag in source.keys() & tags:
         element = source[tag]
         if element.VR == "SQ":
-            items = [_kept(item) for item in element.value or []]
+            items = [_kept(item, _ITEM_TAGS) for item in element.value or []]
             setattr(kept, element.keyword, Sequence(items))
         else:
             kept.add(element)

@@ -25,6 +25,8 @@ from medfilip.reports.scope import names_chest, names_other_anatomy
 
 _RADIOGRAPHIC = frozenset({"CR", "DX", "RG"})
 """Modalities of projection radiographs (PS3.3, section C.7.3.1.1.1); RG is digitised film."""
+_RADIOGRAPHIC_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"})
+"""SOP classes of CR and of DX for presentation (PS3.4, annex B.5)."""
 _TOMOGRAPHIC = frozenset({"CT", "MR", "NM", "PT", "US", "OPT", "IVUS", "IVOCT"})
 _OTHER_BODY_PART_WORDS = (
     "ABDOMEN ANKLE ARM BREAST CALCANEUS CALF CSPINE CERVICALSPINE CLAVICLE COCCYX ELBOW EXTREMITY EYE "
@@ -87,7 +89,7 @@ def _check_chest(dataset: Dataset) -> None:
     modality = (text_of(dataset, "Modality") or "").upper()
     if modality in _TOMOGRAPHIC:
         raise unsupported("Modality is a tomographic one, not CR, DX or RG")
-    field = "Modality" if modality not in _RADIOGRAPHIC else _other_body_part(dataset)
+    field = _other_body_part(dataset) if _is_radiograph(dataset, modality) else "Modality"
     if field is None:
         return
     raise MedfilipError(
@@ -95,6 +97,13 @@ def _check_chest(dataset: Dataset) -> None:
         f"{field} says that the image is not a chest radiograph (CR, DX or RG).",
         fix="Send chest radiographs only, or correct the attribute.",
     )
+
+
+def _is_radiograph(dataset: Dataset, modality: str) -> bool:
+    """Whether Modality says so, or, where de-identification took it away, nothing says that it is something else."""
+    if dataset.get("Modality"):
+        return modality in _RADIOGRAPHIC
+    return str(dataset.get("SOPClassUID") or "1.2.840.10008.5.1.4.1.1.1") in _RADIOGRAPHIC_CLASSES
 
 
 def _other_body_part(dataset: Dataset) -> str | None:

@@ -17,10 +17,12 @@ NONE = "none"
 
 _KNOWN: dict[str, tuple[str, ...]] = {
     "path": ("path", "image_path", "file_path", "filepath", "relative_path", "file", "filename", "file_name", "image",
-             "image_index", "image_name", "imageid", "image_id", "dicom_id", "sop_instance_uid", "sopinstanceuid"),
-    "patient_id": ("patient_id", "patientid", "subject_id", "subjectid", "patient", "mrn", "pid"),
+             "image_index", "image_name", "imageid", "image_id", "dicom_id", "sop_instance_uid", "sopinstanceuid",
+             "path_to_image", "imagepath"),
+    "patient_id": ("patient_id", "patientid", "subject_id", "subjectid", "patient", "mrn", "pid",
+                   "deid_patient_id"),
     "study_id": ("study_id", "studyid", "study_instance_uid", "studyinstanceuid", "study", "uid", "accession",
-                 "accession_number"),
+                 "accession_number", "accessionnumber"),
     "view": ("view_position", "viewposition", "view", "projection", "ap_pa", "frontal_lateral", "image_views",
              "viewcodesequence_codemeaning"),
     "split": ("split", "subset", "fold"),
@@ -46,7 +48,7 @@ class ImageColumns(Settings):
     text: str | None = Field(None, description="column with the study's report; found: report, text")
     labels: str | None = Field(None, description="column with a list of labels, or of labels with | between")
     label_columns: tuple[str, ...] = Field(
-        (), description="columns of one label each (1, 0, -1 or empty); found: all that name a finding"
+        (), description="columns of one label each (1, 0, -1 or empty); found: those that name a finding, and between"
     )
 
 
@@ -67,7 +69,7 @@ def resolve_image_columns(
     for name in wanted.label_columns:
         if name not in found:
             raise _missing(place, found, f"the column '{name}'", "image_columns.label_columns=[COLUMN,…]")
-    plain = {re.sub(r"\W+", "_", name.strip().lower()).strip("_"): name for name in reversed(found)}
+    plain = {_plain(name): name for name in reversed(found)}
     columns = {field: name for field, name in given.items() if name.lower() != NONE}
     for field, names in _KNOWN.items():
         name = next((plain[known] for known in names if known in plain), None)
@@ -78,9 +80,17 @@ def resolve_image_columns(
     labels = wanted.label_columns or tuple(
         name for name in found if name not in columns.values() and _names_a_finding(name, ontology)
     )
-    if len(labels) == 1 and not wanted.label_columns:
-        labels = ()  # one column may be called 'mass' for another reason; a label set has several
     return columns, labels
+
+
+def view_columns(found: Sequence[str]) -> list[str]:
+    """Return all columns that usually name a view, the most exact first: some are empty for lateral images."""
+    plain = {_plain(name): name for name in reversed(found)}
+    return [plain[known] for known in _KNOWN["view"] if known in plain]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name.strip().lower()).strip("_")
 
 
 def _names_a_finding(name: str, ontology: Ontology) -> bool:

@@ -7,9 +7,10 @@ part's rows from one Parquet file, whose row groups are the parts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.findings.labels import merge_states
+from medfilip.imaging.limits import ImageLimits
 from medfilip.reports.columns import Columns
 from medfilip.reports.listing import walk
 from medfilip.storage.location import Location
@@ -143,6 +146,32 @@ def read_part(file: Location, part: int) -> pa.Table:
         return pq.ParquetFile(stream).read_row_group(part, use_threads=False)
 
 
+def read_listed(folder: Location, listed: Mapping[str, Any], limits: ImageLimits) -> bytes:
+    """Read the file of a row of a listing, unless it is too large to be read at all.
+
+    Raises
+    ------
+    MedfilipError
+        ``IMAGE_MISSING`` or ``IMAGE_TOO_LARGE``.
+    """
+    limit = limits.max_file_bytes
+    if listed["bytes"] < 0:
+        raise MedfilipError(ErrorCode.IMAGE_MISSING, "The table names a file that is not there.")
+    if listed["bytes"] > limit:
+        raise MedfilipError(
+            ErrorCode.IMAGE_TOO_LARGE,
+            f"The file has {listed['bytes']} bytes; the limit is {limit}.",
+            fix="Raise limits.max_file_bytes if such files are expected.",
+        )
+    try:
+        data: bytes = (folder / listed["name"]).read_bytes()
+    except MedfilipError as error:
+        if error.code != ErrorCode.INPUT_NOT_FOUND:
+            raise
+        raise MedfilipError(ErrorCode.IMAGE_MISSING, "The file went away after it was listed.") from None
+    return data
+
+
 def list_files(folder: Location) -> tuple[pa.Table, int]:
     """List the files below a folder that may be images, in an order of names alone, and count the others.
 
@@ -186,6 +215,39 @@ def _batch(rows: Sequence[tuple[str, int, int]]) -> pa.RecordBatch:
 def listing_table(columns: dict[str, pa.Array | pa.ChunkedArray | None], rows: int) -> pa.Table:
     """Return a table of `SCHEMA` from the columns that are known."""
     return pa.table([_as(columns.get(field.name), field.type, rows) for field in SCHEMA], schema=SCHEMA)
+
+
+def one_row_a_file(rows: pa.Table, place: str) -> pa.Table:
+    """Join the rows of a file that a table names several times, as tables of boxes or of several readers do.
+
+    What the first row says stands; a label that one of them has is there (`medfilip.findings.labels.merge_states`).
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if a file has several patients: then the columns are not what they were taken for.
+    """
+    encoded = rows["name"].combine_chunks().dictionary_encode()
+    if len(encoded.dictionary) == rows.num_rows:
+        return rows
+    files = encoded.indices.to_numpy()
+    patients = pa.table({"file": encoded.indices, "patient": rows["patient_id"]}).group_by(["file", "patient"])
+    if patients.aggregate([]).num_rows > len(encoded.dictionary):
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"{place} names a file with several patients.",
+            fix="Say which columns hold path and patient: image_columns.path=COLUMN image_columns.patient_id=COLUMN.",
+        )
+    first = np.unique(files, return_index=True)[1]
+    joined = rows.take(first)
+    if rows["labels"].null_count == rows.num_rows:
+        return joined
+    order = np.argsort(files, kind="stable")
+    states = rows["labels"].take(order).to_pylist()
+    begins = np.flatnonzero(np.diff(files[order], prepend=-1)).tolist()
+    merged = [merge_states(states[begin:end]) for begin, end in pairwise([*begins, len(states)])]
+    column = joined.column_names.index("labels")
+    return joined.set_column(column, joined.schema.field(column), pa.array(merged, pa.string()))
 
 
 def _as(column: pa.Array | pa.ChunkedArray | None, kind: pa.DataType, rows: int) -> pa.Array:

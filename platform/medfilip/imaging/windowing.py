@@ -74,6 +74,9 @@ def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
     if not isinstance(value, int):
         return np.zeros(len(domain), np.bool_)
     other = limit if isinstance(limit, int) else value
+    if int(domain.min()) <= -32768 or int(domain.max()) >= 65535:
+        # Written as unsigned where values are signed, or the other way round, it is the same word.
+        value, other = ((number - domain.min()) % 65536 + domain.min() for number in (value, other))
     padding: NDArray[np.bool_] = (domain >= min(value, other)) & (domain <= max(value, other))
     return padding
 

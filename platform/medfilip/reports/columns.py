@@ -111,7 +111,7 @@ def identifier(value: Any) -> str | None:
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() or None
+    return re.sub(r"^(-?\d+)\.0$", r"\1", str(value).strip()) or None
 
 
 def moment(value: Any) -> float | None:

@@ -189,6 +189,9 @@ def test_columns_are_given_by_name(tmp_path) -> None:
         ("path\nother.png\n", {}, ErrorCode.INPUT_NOT_FOUND, "images"),
         ("path,Edema,Mass\n1.png,0.7,1\n", {}, ErrorCode.CONFIG_INVALID, "'Edema'"),
         ("path\n1.png\n", {"split": "fold"}, ErrorCode.COLUMN_MISSING, "image_columns.split"),
+        ("path,fold\n1.png,3\n", {}, ErrorCode.CONFIG_INVALID, "image_columns.split"),
+        ("path,label\n1.png,1\n", {}, ErrorCode.CONFIG_INVALID, "image_columns.label_columns"),
+        ("path,patient_id\n1.png,1\n1.png,2\n", {}, ErrorCode.CONFIG_INVALID, "several patients"),
     ],
 )
 def test_a_table_that_does_not_fit_is_told(tmp_path, text, columns, code, told) -> None:
@@ -197,6 +200,103 @@ def test_a_table_that_does_not_fit_is_told(tmp_path, text, columns, code, told) 
     with pytest.raises(MedfilipError) as caught:
         listed(tmp_path, table=Location.parse(tmp_path / "t.csv"), columns=ImageColumns(**columns))
     assert caught.value.code == code and told in str(caught.value)
+
+
+def test_one_branch_of_the_tree_of_mimic_has_its_patients_and_tables(tmp_path) -> None:
+    write_mimic(tmp_path)
+    listing = listed(tmp_path / "files/p10")
+    assert listing.kind == "mimic" and column(listing, "patient_id")["aa-1.jpg"] == "10000032"
+    assert column(listing, "split")["aa-1.jpg"] == "validate" and listing.labels
+
+
+def test_the_nearest_tables_of_mimic_count(tmp_path) -> None:
+    write_mimic(tmp_path / "new")
+    (tmp_path / "mimic-cxr-2.0.0-split.csv").write_text("dicom_id,study_id,subject_id,split\naa-1,1,1,test\n")
+    assert column(listed(tmp_path / "new/files"), "split")["aa-1.jpg"] == "validate"
+
+
+def test_a_table_of_ones_own_stands_over_those_of_mimic(tmp_path) -> None:
+    write_mimic(tmp_path)
+    (tmp_path / "mine.csv").write_text("dicom_id,Edema,Mass\naa-1,1,0\nbb-2,,1\n")
+    for kind in ("auto", "mimic"):
+        listing = listed(tmp_path, table=Location.parse(tmp_path / "mine.csv"), kind=kind)
+        assert listing.labels == ("Edema", "Mass") and listing.unlisted == 1
+    assert column(listing, "patient_id") == {"aa-1.jpg": "10000032", "bb-2.jpg": "10000032"}
+
+
+def test_a_folder_of_chexpert_without_its_table_has_patients(tmp_path) -> None:
+    touch(tmp_path, *(f"train/patient00001/study{i}/view1_frontal.jpg" for i in (1, 2)), "patient7/study1/header.dcm")
+    rows = listed(tmp_path).rows.to_pylist()
+    assert [row["patient_id"] for row in rows] == ["patient00001", "patient00001", None]
+
+
+CHEXPERT_HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,Edema,Pleural Effusion\n"
+
+
+def test_a_file_is_not_taken_for_that_of_another_patient_with_its_name(tmp_path) -> None:
+    names = [f"train/patient{i:05d}/study1/view{1 + i % 2}_{'lateral' if i % 2 else 'frontal'}.jpg" for i in range(9)]
+    touch(tmp_path, *names[:3])  # most of the corpus was not fetched, and one file alone is a lateral
+    lines = [f"CheXpert-v1.0/{name},Male,5,Frontal,PA,{int(i == 1)},0" for i, name in enumerate(names)]
+    (tmp_path / "train.csv").write_text(CHEXPERT_HEADER + "\n".join(lines))
+    rows = listed(tmp_path / "train.csv").rows.to_pylist()
+    assert [row["name"] for row in rows if row["bytes"] > 0] == names[:3]
+    assert [row["labels"] for row in rows if row["bytes"] > 0] == ["00", "10", "00"]
+
+
+def test_a_dicom_file_in_a_table_has_the_study_of_its_header(tmp_path) -> None:
+    touch(tmp_path, "patient1/study1/1.dcm", "patient1/study1/1.png")
+    (tmp_path / "t.csv").write_text("path,mrn\npatient1/study1/1.dcm,7\npatient1/study1/1.png,7\n")
+    assert column(listed(tmp_path / "t.csv"), "study_id") == {"1.dcm": None, "1.png": "patient1/study1"}
+
+
+def test_a_view_that_one_column_lacks_is_in_another(tmp_path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "t.csv").write_text(CHEXPERT_HEADER + "a.jpg,F,1,Frontal,AP,1,0\nb.jpg,F,1,Lateral,,1,0\n")
+    assert column(listed(tmp_path / "t.csv"), "view") == {"a.jpg": "AP", "b.jpg": "Lateral"}
+
+
+def test_reports_and_images_of_one_table_share_studies_whatever_the_paths_say(tmp_path) -> None:
+    names = [f"train/patient00001/study{i}/view1_frontal.jpg" for i in (1, 2)]
+    touch(tmp_path, *names)
+    rows = "".join(f"{name},patient00001,Clear lungs.\n" for name in names)
+    (tmp_path / "t.csv").write_text("path_to_image,deid_patient_id,report\n" + rows)
+    listing = listed(tmp_path / "t.csv")
+    assert listing.reports is not None and listing.reports.columns.study_id == "path_to_image"
+    assert listing.reports.columns.patient_id == "deid_patient_id"
+    assert listing.rows["study_id"].to_pylist() == names
+
+
+def test_chest_xray14_is_found_from_a_folder_of_its_images(tmp_path) -> None:
+    write_nih(tmp_path)
+    with (tmp_path / "Data_Entry_2017_v2020.csv").open("a") as table:
+        table.write(",,,,,,,,,,,\n")  # a line without a file
+    listing = listed(tmp_path / "images_001/images")
+    assert listing.kind == "nih" and column(listing, "study_id")["00000002_000.png"] == "2/0"
+
+
+def test_rows_of_boxes_and_of_several_readers_are_joined(tmp_path) -> None:
+    touch(tmp_path, "train/a.dicom", "train/b.dicom")
+    rows = "a,Mass,R1\na,Edema,R2\na,Edema,R2\nb,No finding,R1\nb,,R2\n"
+    (tmp_path / "train.csv").write_text("image_id,class_name,rad_id\n" + rows)
+    listing = listed(tmp_path / "train", table=Location.parse(tmp_path / "train.csv"))
+    assert listing.labels == ("Edema", "Mass", "No finding")
+    assert column(listing, "labels") == {"a.dicom": "11.", "b.dicom": "001"} and len(listing.rows) == 2
+
+
+def test_columns_among_labels_that_hold_states_are_labels(tmp_path) -> None:
+    touch(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_text("path,Edema,Nodule/Mass,Zebra sign,note,Mass\n1.png,1,0,1,x,0\n2.png,0,1,,y,1\n")
+    listing = listed(tmp_path / "t.csv")
+    assert listing.labels == ("Edema", "Nodule/Mass", "Zebra sign", "Mass")
+    assert label_set(listing, load_ontology()).categories == ("edema", "other:nodule mass", "other:zebra sign", "mass")
+
+
+@pytest.mark.parametrize(("values", "labels"), [("1,0", ("Mass",)), ("71,60", ())])
+def test_a_single_column_is_a_label_if_it_holds_states(tmp_path, values, labels) -> None:
+    touch(tmp_path, "0.png", "1.png")
+    lines = [f"{row}.png,{value}" for row, value in enumerate(values.split(","))]
+    (tmp_path / "t.csv").write_text("path,Mass\n" + "\n".join(lines))
+    assert listed(tmp_path / "t.csv").labels == labels
 
 
 def test_parts_hold_whole_studies_and_all_rows(tmp_path) -> None:

@@ -110,6 +110,26 @@ def test_a_deidentified_file_stays_as_it_is(ramp, deidentify) -> None:
     assert pydicom.dcmread(io.BytesIO(once.data)).PatientIdentityRemoved == "YES"
 
 
+def test_what_was_written_into_a_deidentified_file_goes_again(ramp, deidentify) -> None:
+    once = deidentify(make_dicom(ramp))
+    file = pydicom.dcmread(io.BytesIO(once.data))
+    file.ReferringPhysicianName, file.InstitutionName, file.StudyDate = "CANARY", "CANARY", "20200131"
+    file.preamble = b"CANARY".ljust(128, b"\0")
+    buffer = io.BytesIO()
+    file.save_as(buffer)
+    again = deidentify(buffer.getvalue())
+    assert again.data == once.data and not again.already
+
+
+def test_items_hold_codes_and_tables_only(ramp, deidentify) -> None:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "R-10206", "SRT", "antero-posterior"
+    item.Manufacturer, item.PixelData = "CANARY", b"CANARY"
+    item["PixelData"].VR = "OB"
+    data = deidentify(make_dicom(ramp, ViewCodeSequence=[item])).data
+    assert b"CANARY" not in data and b"antero-posterior" in data
+
+
 def test_a_mark_alone_is_not_believed(ramp, deidentify) -> None:
     forged = make_dicom(ramp, DeidentificationMethod=METHOD, PatientIdentityRemoved="YES", PatientID="CANARY-12345678")
     result = deidentify(forged)

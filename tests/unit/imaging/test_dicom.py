@@ -83,7 +83,8 @@ def test_a_bare_data_set_is_read(dicom, ramp, limits) -> None:
         ({"Rows": 31}, ErrorCode.IMAGE_UNDECODABLE),
         ({"NumberOfFrames": 65}, ErrorCode.IMAGE_UNSUPPORTED),
         ({"BitsStored": 17, "HighBit": 16}, ErrorCode.IMAGE_UNSUPPORTED),
-        ({"Modality": None}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, ErrorCode.IMAGE_NOT_CHEST),
+        ({"Modality": "OT"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"BodyPartExamined": "KNEE"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"BodyPartExamined": "L SPINE"}, ErrorCode.IMAGE_NOT_CHEST),
         ({"NumberOfFrames": 2}, ErrorCode.IMAGE_UNSUPPORTED),
@@ -102,6 +103,11 @@ def test_what_is_no_chest_radiograph_is_refused_with_a_code(dicom, ramp, limits,
 @pytest.mark.parametrize("words", ["CXR AND KNEE", "PORTABLE CHEST", "XR ABDOMEN CHEST", "ROUTINE", ""])
 def test_a_description_that_may_be_a_chest_is_accepted(dicom, ramp, limits, words) -> None:
     assert read_dicom(dicom(ramp, BodyPartExamined=None, StudyDescription=words), limits).view == "frontal"
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.1.1", None])
+def test_a_file_without_modality_is_what_its_class_does_not_deny(dicom, ramp, limits, sop_class) -> None:
+    assert read_dicom(dicom(ramp, Modality=None, SOPClassUID=sop_class), limits).view == "frontal"
 
 
 @pytest.mark.parametrize("body_part", ["THORAX", "", "PORT CHEST", None])

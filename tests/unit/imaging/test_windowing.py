@@ -101,3 +101,9 @@ def test_a_rescale_that_is_no_number_is_refused() -> None:
     with pytest.raises(MedfilipError) as caught, np.errstate(invalid="ignore"):
         to_monochrome2(np.array([[1, 2]], np.uint16), broken)
     assert caught.value.code == ErrorCode.IMAGE_UNDECODABLE
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.int16, 65536 - 3000), (np.int16, -3000), (np.uint16, -3000)])
+def test_padding_written_with_the_other_sign_is_padding(kind, value) -> None:
+    stored = np.array([[-3000, 10, 20]], np.int16).astype(kind)
+    assert to_monochrome2(stored, attributes(bits=16, PixelPaddingValue=value)).tolist() == [[0, 0, 65535]]

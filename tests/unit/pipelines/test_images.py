@@ -14,12 +14,13 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.corpora import ImageCorpus, list_images
 from medfilip.imaging.intake import QualityChecks
 from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.radiograph import Radiograph
 from medfilip.phantom.study import make_study
 from medfilip.storage.location import Location
 from medfilip.storage.schemas import IMAGES, REJECTED
 from medfilip.storage.shards import decode_shard
 from medfilip.training.images import preprocessing
-from pipelines.images import ImageIngester, ImageOptions, age_years
+from pipelines.images import ImageIngester, ImageOptions, _characteristics, age_years
 from serve.decoding import DecoderService
 from serve.messages import Decoded
 from tests.support.dicoms import make_dicom
@@ -74,6 +75,7 @@ def staged(folder: Path, tmp_path: Path, **changes: object) -> tuple[list[dict],
         for name, schema in (("images", IMAGES), ("images_rejected", REJECTED))
     ]
     assert (record["rows"], record["rejected"]) == (len(tables[0]), len(tables[1]))
+    assert record["without_patient"] == sum(row["source"] == "image" for row in tables[0])
     return tables[0], tables[1]
 
 
@@ -113,6 +115,14 @@ def test_characteristics_are_kept_on_request_and_excluded_patients_are_not(folde
     rows, rejected = staged(folder, tmp_path, excluded=frozenset({"CANARY-ID"}))
     assert {row["source"] for row in rows} == {"image"}
     assert sum(row["code"] == ErrorCode.EXCLUDED for row in rejected) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "sex"), [("Female", "F"), ("M", "M"), ("other", "O"), ("Mujer", None), ("missing", None), (None, "F")]
+)
+def test_a_sex_is_told_by_whole_words(word: str | None, sex: str | None) -> None:
+    image = Radiograph(np.zeros((2, 2), np.uint8), "unknown", None, "MONOCHROME2", "image/png", 8, "", sex="F")
+    assert _characteristics({"sex": word, "age": None}, image)["sex"] == sex
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,13 @@ def test_places_are_found_across_empty_parts(tmp_path: Path) -> None:
     parts, rows = look.places(np.array([2, 0, 1]))
     assert (parts.tolist(), rows.tolist()) == ([3, 1, 1], [0, 0, 1])
     assert [table["row_id"].to_pylist() for table in look.rows(np.array([1, 2]))] == [["y"], ["x"]]
+
+
+def test_a_report_that_names_no_patient_names_none_for_the_image_of_its_study(tmp_path: Path) -> None:
+    own, study = pseudonym(KEY, "patient", "header"), pseudonym(KEY, "study", "s")
+    unnamed = IndexRow("r", pseudonym(KEY, "patient", "s"), study, "ef" * 32, None, names_patient=False)
+    image = IndexRow("i", own, study, "ab" * 32, None)
+    _, decided = looked(tmp_path, [[unnamed]], [[image]])
+    assert not len(decided.named_by.rows) and decided.splits[0] == decided.splits[1]
+    _, decided = looked(tmp_path, [[unnamed._replace(names_patient=True)]], [[image]])
+    assert decided.named_by.rows.tolist() == [1]
