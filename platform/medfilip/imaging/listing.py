@@ -46,6 +46,8 @@ MISSING_BYTES = -1
 PART_BYTES = 256 << 20
 MIN_FILES_PER_PART, MAX_FILES_PER_PART = 64, 512
 _PARTS = 256  # as many as keep a large cluster busy; larger corpora get larger parts, up to the bounds above
+_AT_MOST = 4
+"""A study of more files than this many parts hold is cut in two: no corpus has one, but a wrong column may make one."""
 _BATCH = 50_000
 _NO_IMAGES = (
     ".csv", ".gz", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py", ".tsv", ".txt",
@@ -115,7 +117,7 @@ class ImageListing:
         cuts, held, begin = [0], 0, 0
         for row in range(count):
             full = row - begin >= files or held + sizes[row] > PART_BYTES
-            if full and row > begin and begins_study[row]:
+            if full and row > begin and (begins_study[row] or row - begin >= _AT_MOST * files):
                 cuts.append(row)
                 held, begin = 0, row
             held += int(sizes[row])
@@ -123,9 +125,11 @@ class ImageListing:
 
     def _study_begins(self) -> npt.NDArray[np.bool_]:
         begins = np.ones(self.rows.num_rows, np.bool_)
-        studies = self.rows["study_id"].combine_chunks()
+        studies, patients = (self.rows[name].combine_chunks() for name in ("study_id", "patient_id"))
         if len(studies) > 1:
-            same = pc.equal(studies[1:], studies[:-1])  # null where a study is not known
+            # Where the study is not known, the header may name one: then the patient's files stay together.
+            unknown = pc.and_(pc.is_null(studies[1:]), pc.is_null(studies[:-1]))
+            same = pc.if_else(unknown, pc.equal(patients[1:], patients[:-1]), pc.equal(studies[1:], studies[:-1]))
             begins[1:] = ~pc.fill_null(same, False).to_numpy(zero_copy_only=False)
         return begins
 

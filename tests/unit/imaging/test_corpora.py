@@ -310,6 +310,24 @@ def test_parts_hold_whole_studies_and_all_rows(tmp_path) -> None:
     assert names == listing.rows["name"].to_pylist() and len(names) == 200
 
 
+def test_parts_hold_whole_patients_where_headers_name_the_studies(tmp_path) -> None:
+    touch(tmp_path, *(f"{i:03d}.dcm" for i in range(200)))
+    lines = ["path,patient_id", *(f"{i:03d}.dcm,{i // 3}" for i in range(200))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    listing = listed(tmp_path, table=Location.parse(tmp_path / "t.csv"))
+    file = Location.parse(tmp_path / "listing.parquet")
+    patients = [set(read_part(file, part)["patient_id"].to_pylist()) for part in range(listing.write(file))]
+    assert len(patients) > 2 and sum(map(len, patients)) == len(set.union(*patients))
+
+
+def test_a_column_that_joins_everything_does_not_make_one_part(tmp_path) -> None:
+    touch(tmp_path, *(f"{i:03d}.png" for i in range(600)))
+    lines = ["path,patient_id", *(f"{i:03d}.png,everybody" for i in range(600))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    listing = listed(tmp_path, table=Location.parse(tmp_path / "t.csv"))
+    assert listing.cuts() == [0, 256, 512, 600]
+
+
 def test_the_fingerprint_is_that_of_what_is_known(tmp_path) -> None:
     write_mimic(tmp_path)
     before = listed(tmp_path).fingerprint()
