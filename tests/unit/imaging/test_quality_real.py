@@ -21,13 +21,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, list[np.ndarray]]:
-    """Frontal and lateral images, every third frontal."""
+    """Frontal and lateral images, every fifth frontal."""
     folder = Path(os.environ["MEDFILIP_DATA"]) / "cxr_images" / "open"
     found: dict[str, list[np.ndarray]] = {"frontal": [], "lateral": []}
     rows = sorted(pq.read_table(folder / "metadata.parquet").to_pylist(), key=lambda row: row["image_id"])
     for number, row in enumerate(rows):
         view = "lateral" if row["view"] == "L" else "frontal"
-        if view == "lateral" or number % 3 == 0:
+        if view == "lateral" or number % 5 == 0:
             with Image.open(folder / row["image_path"]) as image:
                 found[view].append(np.asarray(image.convert("L")))
     return found
@@ -55,7 +55,7 @@ def test_lateral_radiographs_are_told(images) -> None:
 )
 def test_changed_radiographs_are_told(images, quarters: int, negative: bool, recall: float) -> None:
     told = []
-    for pixels in images["frontal"][::5]:
+    for pixels in images["frontal"][::3]:
         changed = np.ascontiguousarray(np.rot90(255 - pixels if negative else pixels, quarters))
         found = assess(changed)
         told.append((found.rotation, found.inverted) == (90 * quarters, negative))

@@ -87,7 +87,7 @@ def flat(tables: Sequence[list[IndexRow]]) -> list[IndexRow]:
     return [row for table in tables for row in table]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(parts("r"), parts("i"))
 def test_keys_decide_what_strings_decide(reports: list[list[IndexRow]], images: list[list[IndexRow]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def test_keys_decide_what_strings_decide(reports: list[list[IndexRow]], images: 
         assert as_plain(look, decided, reports, images) == plain_look(flat(reports), flat(images), KEY, SHARES)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(parts("r"), parts("i"))
 def test_rows_decided_in_many_batches_are_decided_alike(
     reports: list[list[IndexRow]], images: list[list[IndexRow]]
@@ -106,7 +106,7 @@ def test_rows_decided_in_many_batches_are_decided_alike(
         assert as_plain(look, decided, reports, images) == plain_look(flat(reports), flat(images), KEY, SHARES)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(parts("r"), parts("i"))
 def test_ids_whose_keys_are_equal_by_chance_are_told_apart(
     reports: list[list[IndexRow]], images: list[list[IndexRow]]
