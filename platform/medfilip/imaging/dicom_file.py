@@ -1,6 +1,6 @@
 """DICOM Part 10 file → the attributes of its image, read from bytes that nobody vouches for.
 
-pydicom bounds nothing: a file of empty private elements costs it a hundred times its size in memory. Here the bytes
+pydicom bounds nothing: a file of empty private elements costs it many times its size in memory. Here the bytes
 spent on attributes are metered, only the attributes that are used are kept (overlays, private and identifying ones
 are skipped unread), and Pixel Data stay undecoded.
 """
