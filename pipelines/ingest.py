@@ -75,6 +75,10 @@ class IngestSettings(JobSettings):
     def _need_an_input(self) -> IngestSettings:
         if not self.reports and not self.images:
             raise ValueError("give reports=FOLDER, images=FOLDER or both")
+        if self.image_table and not self.images:
+            raise ValueError("image_table says something about images: give images=FOLDER too")
+        if self.image_table and self.image_kind == "folder":
+            raise ValueError("image_kind=folder reads no table: leave image_table out, or give image_kind=table")
         return self
 
 

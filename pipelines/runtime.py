@@ -62,29 +62,34 @@ def map_parts(
     """
     import ray
 
-    records = staging / "records" / phase
-    done = {location.name for location in records.children()}
+    records, names, unfinished = _unfinished(staging, phase, len(parts))
 
     @ray.remote(num_cpus=1, max_retries=3)
     def work(part: PartT, record: Location) -> None:
         record.write_bytes(json.dumps(function(part)).encode())
 
-    names = [f"part-{number:05d}.json" for number in range(len(parts))]
-    waiting = [(part, name) for part, name in zip(parts, names, strict=True) if name not in done]
     running: list[Any] = []
     max_in_flight = local_concurrency() or max_in_flight
     show = progress or no_progress
     try:
         with show(phase, "parts", len(names), lambda: len(records.children())):
-            for part, name in waiting:
+            for number in unfinished:
                 if len(running) >= max_in_flight:
                     finished, running = ray.wait(running, num_returns=1)
                     ray.get(finished)
-                running.append(work.remote(part, records / name))
+                running.append(work.remote(parts[number], records / names[number]))
             ray.get(running)
     except ray.exceptions.RayError as error:
         raise task_error(error) from error
     return [json.loads((records / name).read_bytes()) for name in names]
+
+
+def _unfinished(staging: Location, phase: str, parts: int) -> tuple[Location, list[str], list[int]]:
+    """Return the folder of a phase's records, the name of each part's record, and which parts have none yet."""
+    records = staging / "records" / phase
+    done = {location.name for location in records.children()}
+    names = [f"part-{number:05d}.json" for number in range(parts)]
+    return records, names, [number for number, name in enumerate(names) if name not in done]
 
 
 def stream_parts(
@@ -103,10 +108,7 @@ def stream_parts(
     import ray
     from ray.data import TaskPoolStrategy
 
-    records = staging / "records" / phase
-    done = {location.name for location in records.children()}
-    names = [f"part-{number:05d}.json" for number in range(parts)]
-    waiting = [number for number, name in enumerate(names) if name not in done]
+    records, names, waiting = _unfinished(staging, phase, parts)
     if waiting:
         items = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
         work = _PartTask(function, records, staging / "attempts" / f"{phase}-{secrets.token_hex(4)}")

@@ -28,10 +28,9 @@ from medfilip.imaging.dicom_pixels import PixelClaim, pixel_claim
 from medfilip.imaging.hidden_bytes import without_hidden_bytes
 from medfilip.imaging.limits import ImageLimits
 
-METHOD = "medfilip basic profile 2"
+METHOD = "medfilip basic profile 3"
 """Value of De-identification Method (0012,0063); its number is raised whenever the result changes."""
 _PROFILE = ("113100", "DCM", "Basic Application Confidentiality Profile")
-_CLEAN_PIXELS = ("113101", "DCM", "Clean Pixel Data Option")
 _CHARACTERISTICS = ("113108", "DCM", "Retain Patient Characteristics Option")
 
 _IMAGE = (
@@ -164,7 +163,6 @@ class Deidentifier:
         target.PatientName = target.PatientID
         target.PatientIdentityRemoved, target.DeidentificationMethod = "YES", METHOD
         options = [_PROFILE, *([_CHARACTERISTICS] if self._keep else [])]
-        options += [_CLEAN_PIXELS] if source.get("BurnedInAnnotation") == "NO" else []
         target.DeidentificationMethodCodeSequence = Sequence(map(_code, options))
         target.LongitudinalTemporalInformationModified = "REMOVED"
         target.file_meta.MediaStorageSOPClassUID = target.get("SOPClassUID", UID("1.2.840.10008.5.1.4.1.1.7"))

@@ -30,8 +30,8 @@ _FIRST_PIXEL_TAG = 0x7FE00000
 _READ = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID Modality PresentationIntentType BodyPartExamined StudyDescription "
     "SeriesDescription ProtocolName PerformedProcedureStepDescription RequestedProcedureDescription "
-    "AnatomicRegionSequence ViewPosition ViewCodeSequence PatientOrientation PatientID PatientSex PatientAge "
-    "BurnedInAnnotation Manufacturer ImagerPixelSpacing PixelSpacing SamplesPerPixel PhotometricInterpretation "
+    "AnatomicRegionSequence ViewPosition ViewCodeSequence PatientID PatientSex PatientAge "
+    "BurnedInAnnotation ImagerPixelSpacing PixelSpacing SamplesPerPixel PhotometricInterpretation "
     "PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation "
     "PixelPaddingValue PixelPaddingRangeLimit ModalityLUTSequence RescaleSlope RescaleIntercept VOILUTSequence "
     "WindowCenter WindowWidth VOILUTFunction"

@@ -19,7 +19,6 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.quality import (
     NOT_CHEST_EXPLANATIONS,
     Assessment,
-    QualityFlag,
     assess,
     correct,
     reasons,
@@ -27,8 +26,6 @@ from medfilip.imaging.quality import (
 from medfilip.imaging.radiograph import Radiograph
 from medfilip.imaging.reader import read_image
 from medfilip.imaging.view_words import view_in_words
-
-_OF_THE_VIEW = (QualityFlag.LATERAL_VIEW, QualityFlag.VIEW_UNKNOWN)
 
 
 class QualityChecks(Settings):
@@ -86,11 +83,9 @@ def take_in(
             fix="Send chest radiographs only, or set checks.not_chest=accept.",
         )
     image = _with_view(image, found, stated_view)
-    flags = tuple(str(flag) for flag in reasons(found) if flag not in _OF_THE_VIEW)
+    flags = tuple(map(str, reasons(found)))
     if checks.set_upright and not image.from_dicom and (found.inverted or found.rotation):
         image = replace(image, pixels=correct(image.pixels, found), set_upright=True)
-        if found.rotation % 180:
-            image = replace(image, spacing_mm=None)
     return replace(image, quality=flags)
 
 

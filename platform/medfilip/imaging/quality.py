@@ -65,8 +65,6 @@ class QualityFlag(StrEnum):
     NOT_CHEST = "not_chest"
     INVERTED = "inverted"
     ROTATED = "rotated"
-    LATERAL_VIEW = "lateral_view"
-    VIEW_UNKNOWN = "view_unknown"
     COLLIMATED = "collimated"
     UNDEREXPOSED = "underexposed"
     OVEREXPOSED = "overexposed"
@@ -77,8 +75,6 @@ EXPLANATIONS: dict[QualityFlag, str] = {
     QualityFlag.NOT_CHEST: "The pixels do not look like a chest radiograph.",
     QualityFlag.INVERTED: "The image is a negative: bone is dark and air is bright.",
     QualityFlag.ROTATED: "The image does not stand upright.",
-    QualityFlag.LATERAL_VIEW: "The chest is seen from the side.",
-    QualityFlag.VIEW_UNKNOWN: "The pixels do not tell whether the chest is seen from the front or from the side.",
     QualityFlag.COLLIMATED: "A constant border surrounds the exposed field.",
     QualityFlag.UNDEREXPOSED: "Most of the exposed field has its brightest value: nothing is seen in it.",
     QualityFlag.OVEREXPOSED: "Most of the exposed field has its darkest value: nothing is seen in it.",
@@ -165,15 +161,13 @@ def assess(pixels: Pixels) -> Assessment:
 
 
 def reasons(assessment: Assessment) -> tuple[QualityFlag, ...]:
-    """Return what is to be said of an image, in the order of `QualityFlag`; empty for a good frontal radiograph."""
+    """Return what is to be said of an image, in the order of `QualityFlag`; empty for a good radiograph."""
     chest = assessment.not_chest_reason is None
     holds = {
         QualityFlag.TOO_SMALL: assessment.not_chest_reason == "too_small",
         QualityFlag.NOT_CHEST: not chest and assessment.not_chest_reason != "too_small",
         QualityFlag.INVERTED: assessment.inverted,
         QualityFlag.ROTATED: assessment.rotation != 0,
-        QualityFlag.LATERAL_VIEW: assessment.view == "lateral",
-        QualityFlag.VIEW_UNKNOWN: chest and assessment.view == "unknown",
         QualityFlag.COLLIMATED: assessment.collimated,
         QualityFlag.UNDEREXPOSED: assessment.clipped_high >= CLIPPED_FROM,
         QualityFlag.OVEREXPOSED: assessment.clipped_low >= CLIPPED_FROM,

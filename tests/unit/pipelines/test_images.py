@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from medfilip.core.errors import ErrorCode
 from medfilip.findings.ontology import load_ontology
@@ -21,6 +22,7 @@ from medfilip.storage.schemas import IMAGES, REJECTED
 from medfilip.storage.shards import decode_shard
 from medfilip.training.images import preprocessing
 from pipelines.images import ImageIngester, ImageOptions, _characteristics, age_years
+from pipelines.ingest import IngestSettings
 from serve.decoding import DecoderService
 from serve.messages import Decoded
 from tests.support.dicoms import make_dicom
@@ -131,3 +133,9 @@ def test_a_sex_is_told_by_whole_words(word: str | None, sex: str | None) -> None
 )
 def test_ages(text: str | None, years: int | None) -> None:
     assert age_years(text) == years
+
+
+@pytest.mark.parametrize("settings", [{"reports": "r", "image_table": "t"}, {"images": "i", "image_kind": "folder"}])
+def test_a_table_that_would_not_be_read_is_told(settings: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="table"):
+        IngestSettings.model_validate({"image_table": "t"} | settings)
