@@ -6,7 +6,8 @@ import pytest
 
 from medfilip import ErrorCode, MedfilipError
 from medfilip.findings.ontology import load_ontology
-from medfilip.knowledge.knowledge import Attribute, load_knowledge, parse_knowledge
+from medfilip.knowledge.knowledge import Attribute, load_knowledge
+from medfilip.knowledge.reading import parse_knowledge
 
 REQUIRED = (
     *("pleural_effusion", "consolidation", "nodule", "cardiomegaly", "pneumothorax", "atelectasis", "edema"),
