@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medfilip.core.fingerprint import fingerprint
 from medfilip.findings.codes import SIZE_AS_SEVERITY
-from medfilip.findings.ontology import Ontology, load_ontology
+from medfilip.findings.ontology import load_ontology
 
 Axis = Literal["density", "shape", "margin", "distribution", "site", "secondary_signs"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -119,6 +119,15 @@ class Knowledge(_Strict):
     def entry(self, category: str) -> Entry | None:
         """Return the entry of a category, or ``None`` if nothing has been written about it yet."""
         return self.entries.get(category)
+
+    @cached_property
+    def users(self) -> dict[str, frozenset[str]]:
+        """Attribute phrase → the categories whose entries use it."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries.values():
+            for attribute in (phrase for phrases in entry.attributes.values() for phrase in phrases):
+                found.setdefault(attribute.text, set()).add(entry.category)
+        return {text: frozenset(categories) for text, categories in found.items()}
 
     @cached_property
     def fingerprint(self) -> str:

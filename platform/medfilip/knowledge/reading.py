@@ -144,7 +144,9 @@ def _take(content: dict[str, Any], merged: dict[str, Any], name: str) -> Iterato
         if not isinstance(part, dict):
             yield Flaw(f"{name}: {table}", "there must be a mapping")
             continue
-        yield from (Flaw(f"{table}.{key}", f"it stands in {name} and in another file") for key in part.keys() & merged[table])
+        yield from (
+            Flaw(f"{table}.{key}", f"it stands in {name} and in another file") for key in part.keys() & merged[table]
+        )
         merged[table].update(part)
     merged["signs"] += content.get("signs") or []
     if "version" in content:
@@ -170,7 +172,13 @@ def _unknown_names(
         if key not in known and not (key.startswith(OTHER) and key.removeprefix(OTHER).strip()):
             yield place, f"the ontology has no category {key}"
         for axis, attributes in entry.attributes.items():
-            for slot, ids in (("severities", ontology.severities), ("sites", ontology.sites), ("patterns", ontology.patterns)):
+            for slot, ids in (
+                ("severities", ontology.severities),
+                ("sites", ontology.sites),
+                ("patterns", ontology.patterns),
+            ):
                 named = {name for attribute in attributes for name in getattr(attribute, slot)}
                 kind = {"severities": "severity", "sites": "site", "patterns": "pattern"}[slot]
-                yield from ((f"{place}.{axis}", f"the ontology has no {kind} {name}") for name in sorted(named - set(ids)))
+                yield from (
+                    (f"{place}.{axis}", f"the ontology has no {kind} {name}") for name in sorted(named - set(ids))
+                )
