@@ -133,7 +133,10 @@ def _drawn(*parts: str) -> int:
 
 
 def _plain(value: object) -> object:
-    return [str(item) for item in value] if isinstance(value, list | tuple) else None if value is None else str(value)
+    """Return a slot's content; an empty slot is the same however it is empty."""
+    if not value:
+        return None
+    return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def _leads(finding: Mapping[str, object], ontology: Ontology, mode: InjectionMode) -> list[str]:

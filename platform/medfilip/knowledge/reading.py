@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping: the later would silently replace the earlier."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands twice", node.start_mark)
@@ -148,7 +148,11 @@ def _take(content: dict[str, Any], merged: dict[str, Any], name: str) -> Iterato
             Flaw(f"{table}.{key}", f"it stands in {name} and in another file") for key in part.keys() & merged[table]
         )
         merged[table].update(part)
-    merged["signs"] += content.get("signs") or []
+    signs = content.get("signs") or []
+    if isinstance(signs, list):
+        merged["signs"] += signs
+    else:
+        yield Flaw(f"{name}: signs", "there must be a list")
     if "version" in content:
         merged["version"] = content["version"]
 
@@ -163,6 +167,11 @@ def _unknown_names(
     entries: Mapping[str, Entry], merged: Mapping[str, Any], ontology: Ontology
 ) -> Iterator[tuple[str, str]]:
     known = ontology.categories
+    slots = (
+        ("severities", "severity", set(ontology.severities)),
+        ("sites", "site", set(ontology.sites)),
+        ("patterns", "pattern", set(ontology.patterns)),
+    )
     for table in ("without_entry", "signs"):
         yield from (
             (table, f"the ontology has no category {name}") for name in merged[table] or () if name not in known
@@ -172,13 +181,6 @@ def _unknown_names(
         if key not in known and not (key.startswith(OTHER) and key.removeprefix(OTHER).strip()):
             yield place, f"the ontology has no category {key}"
         for axis, attributes in entry.attributes.items():
-            for slot, ids in (
-                ("severities", ontology.severities),
-                ("sites", ontology.sites),
-                ("patterns", ontology.patterns),
-            ):
-                named = {name for attribute in attributes for name in getattr(attribute, slot)}
-                kind = {"severities": "severity", "sites": "site", "patterns": "pattern"}[slot]
-                yield from (
-                    (f"{place}.{axis}", f"the ontology has no {kind} {name}") for name in sorted(named - set(ids))
-                )
+            for slot, kind, ids in slots:
+                named = {name for attribute in attributes for name in getattr(attribute, slot)} - ids
+                yield from ((f"{place}.{axis}", f"the ontology has no {kind} {name}") for name in sorted(named))

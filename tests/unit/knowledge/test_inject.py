@@ -144,6 +144,10 @@ def test_more_variants_drop_other_attributes():
     assert dropped and any("air bronchograms" in text for text in many)
 
 
+def test_an_empty_slot_is_the_same_however_it_is_empty():
+    assert texts(category="edema", sites=[], patterns=(), severity=None) == texts(category="edema")
+
+
 def test_texts_are_the_same_in_another_process():
     code = (
         "from tests.unit.knowledge.test_inject import texts\n"
