@@ -108,9 +108,26 @@ def extract(
     run_job("extract", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 
+def inject(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    new_run: NewRun = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let llm.engine=openai send names of findings to openai.base_url.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write training pairs from findings, with visual-attribute knowledge."""
+    given = [*(overrides or []), *(["allow_remote=true"] if allow_remote else [])]
+    run_job("inject", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
+
+
+_WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject}
+
 for _job in JOBS.values():
     if not _job.name.startswith("evaluate"):
-        app.command(_job.name, cls=JobCommand)(extract if _job.name == "extract" else _job_command(_job))
+        app.command(_job.name, cls=JobCommand)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
 
 
 app.add_typer(knowledge, name="knowledge")

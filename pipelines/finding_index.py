@@ -156,7 +156,7 @@ def _read_owners(file: Location) -> Owners:
 
 def _digest(data: bytes | npt.NDArray[np.uint8]) -> bytes:
     """Return what stands before the owners: as many bytes as keep their columns aligned."""
-    return hashlib.sha256(data).digest()
+    return hashlib.sha256(data if isinstance(data, bytes) else data.data).digest()
 
 
 @lru_cache(maxsize=2)
