@@ -156,25 +156,23 @@ class DraftRun:
     run: Location
     staging: Location
 
+    def choose(self, requests: Mapping[str, Mapping[str, int]]) -> int:
+        """Fix what is asked, once for the run, and return how much of it no run has asked before."""
+        counted = _together(requests)
+        engine = self._engine()
+        return engine.choose([self._write_requests(engine.run, counted)], retry=_ASKED_AGAIN)["pending"]
+
     def work(self, requests: Mapping[str, Mapping[str, int]], progress: Progress | None = None) -> Drafted:
-        """Ask what no run has asked before, and write what came of it."""
-        counted = {request: count for kind in requests.values() for request, count in kind.items()}
-        engine, known = self._engine(), 0
-        if counted:
-            shard = self._write_requests(engine.run, counted)
-            known = engine.choose([shard], retry=_ASKED_AGAIN)["known"]
-            make = self.extractor.plan
-            assert make is not None
-            options = PlanOptions(engine.staging)
-            spent = engine.execute(
-                lambda dataset: make(dataset, options), rows_per_block=_ROWS_PER_BLOCK, progress=progress
-            )
-        else:
-            spent = Counter()
-        replies = self._replies(engine, counted)
-        counts = Counter(
-            {f"{kind}_requests": len(asked) for kind, asked in requests.items()} | {"requests_from_cache": known}
+        """Ask what `choose` has found to be new, and write what came of it."""
+        engine, counted, make = self._engine(), _together(requests), self.extractor.plan
+        assert make is not None
+        options = PlanOptions(engine.staging)
+        spent = engine.execute(
+            lambda dataset: make(dataset, options), rows_per_block=_ROWS_PER_BLOCK, progress=progress
         )
+        replies = self._replies(engine, counted)
+        counts = Counter({f"{kind}_requests": len(asked) for kind, asked in requests.items()})
+        counts["requests_from_cache"] = len(counted) - engine.cache.rows_of(engine.run_id)
         counts.update({name: spent[name] for name in ("input_tokens", "output_tokens", "cached_tokens")})
         return self._write(replies, counts)
 
@@ -231,6 +229,10 @@ class DraftRun:
         text = write_drafts(ordered, Path(self.model).name, load_instructions())
         (self.run / DRAFTS_FILE).write_bytes(text.encode())
         return [register_file(self.run, DRAFTS_FILE)]
+
+
+def _together(requests: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {request: count for kind in requests.values() for request, count in kind.items()}
 
 
 def category_of_draft(request: str, ontology: Ontology) -> str:

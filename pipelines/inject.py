@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
+from rich.console import Console
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import hash64
@@ -30,7 +31,8 @@ from pipelines.engines import Extractor
 from pipelines.finding_index import FindingIndex, index_findings
 from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.llm_settings import DraftSettings, OpenaiSettings, VllmSettings
-from pipelines.runtime import map_parts
+from pipelines.progress import ProgressPrinter
+from pipelines.runtime import map_parts, no_progress
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
 
@@ -59,6 +61,8 @@ class InjectSettings(JobSettings):
     allow_remote: bool = operational(
         False, description="may names of findings be sent to openai.base_url? (--allow-remote)"
     )
+
+    quiet: bool = operational(False, description="say nothing before and while the job runs")
 
     @property
     def mode(self) -> InjectionMode:
@@ -159,7 +163,12 @@ class _InjectJob:
         settings = self.settings
         model = settings.openai.model if settings.llm.engine == "openai" else settings.vllm.model
         requests = choose_requests(counted, settings.llm, load_ontology())
-        return DraftRun(extractor, model, self.root, self.inject.location, self.inject.staging).work(requests)
+        asks = DraftRun(extractor, model, self.root, self.inject.location, self.inject.staging)
+        pending = asks.choose(requests)
+        if not settings.quiet:
+            told = f"{len(requests['draft']):,} entries to draft, {len(requests['describe']):,} findings to describe"
+            Console(highlight=False).print(f"{extractor.name}: {told}; {pending:,} of these requests are new")
+        return asks.work(requests, no_progress if settings.quiet else ProgressPrinter().stage)
 
     def _publish(self, records: list[dict[str, Any]], texts: Shard, drafted: Drafted | None) -> None:
         counts: Counter[str] = Counter()

@@ -200,3 +200,11 @@ def test_nothing_is_sent_without_permission(findings: Ran, ingested: Ran, tmp_pa
     with pytest.raises(MedfilipError) as caught:
         inject(findings, ingested, tmp_path, *given)
     assert caught.value.code is ErrorCode.REMOTE_NOT_ALLOWED and "names and slots of findings" in caught.value.message
+
+
+def test_without_questions_nobody_is_asked(findings: Ran, ingested: Ran, tmp_path: Path) -> None:
+    with chat_server(Model().answer) as server:
+        ran = inject(findings, ingested, tmp_path, *asking(server), "llm.texts=0", "llm.drafts=0", "quiet=true")
+        assert not server.asked and not ran.manifest.files
+    plain = inject(findings, ingested, tmp_path, "attributes=conditioned")
+    assert texts_of(ran) == texts_of(plain)
