@@ -19,7 +19,7 @@ from medfilip.core.ids import hash64
 from medfilip.core.settings import operational
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import load_ontology
-from medfilip.knowledge.inject import DEFAULT_VARIANTS, InjectionMode, training_texts
+from medfilip.knowledge.inject import DEFAULT_VARIANTS, FINDING_CONTENT, InjectionMode, training_texts
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
@@ -210,18 +210,22 @@ def _pair_shard(
     codebook = Codebook.of(ontology)
     texts: dict[int, dict[str, Any]] = {}
     coded: dict[str, list[dict[str, Any]]] = {study: [] for study in by_study}
+    ids_of: dict[str, list[int]] = {}  # findings repeat themselves, and their texts are the slow part
     unknown = 0
     for study, row in ((study, row) for study, rows in by_study.items() for row in rows):
         code = codebook.encode(row)
         if code is None:
             unknown += 1
             continue
-        phrases = told_phrases(staging, row) if told else ()
-        written = training_texts(row, knowledge, ontology, mode=mode, variants=variants, told=phrases)
-        ids = [hash64(text) for text in written]
-        about = {"category": row["category"], "certainty": row["certainty"]}
-        texts.update({i: {"text_id": i, "text": text, **about} for i, text in zip(ids, written, strict=True)})
-        coded[study].append({**code, "text_ids": ids})
+        content = repr([row[slot] for slot in FINDING_CONTENT])
+        if content not in ids_of:
+            phrases = told_phrases(staging, row) if told else ()
+            written = training_texts(row, knowledge, ontology, mode=mode, variants=variants, told=phrases)
+            ids_of[content] = [hash64(text) for text in written]
+            about = {"category": row["category"], "certainty": row["certainty"]}
+            for text_id, text in zip(ids_of[content], written, strict=True):
+                texts[text_id] = {"text_id": text_id, "text": text, **about}
+        coded[study].append({**code, "text_ids": ids_of[content]})
     pairs = [
         {**row, "image_shard": number, "image_row": position, "findings": coded.get(row["study_id"], [])}
         for position, row in enumerate(table.to_pylist())

@@ -27,6 +27,9 @@ DEFAULT_VARIANTS = 8
 MAX_DETAILS = 7
 """Attribute phrases in one text: with the clause about fifty tokens, and the tail says least."""
 
+FINDING_CONTENT = ("category", "certainty", "hedge", "severity", "size", "laterality", "sites", "patterns")
+"""The slots that decide the texts of a finding."""
+
 _SIZE_WORDS = {"tiny": "tiny", "small": "small", "medium": "moderate-sized", "large": "large"}
 _ABSENT_LEADS = ("no {}", "no evidence of {}", "no sign of {}", "no visible {}")
 _UNCERTAIN_LEADS = ("possible {}", "may represent {}", "suspected {}", "questionable {}")
@@ -34,7 +37,6 @@ _HEDGED_LEADS = {Hedge.PROBABLE: "probable {}", Hedge.CANNOT_EXCLUDE: "cannot ex
 _DENIED_AXES: tuple[Literal["density", "shape", "margin"], ...] = ("density", "shape", "margin")
 _KEPT_PERCENT = 60
 _FEW = 2
-_CONTENT = ("category", "certainty", "hedge", "severity", "size", "laterality", "sites", "patterns")
 
 
 def training_texts(
@@ -72,7 +74,10 @@ def training_texts(
         fixed.insert(1, f"{_leads(finding, ontology, mode)[0]}. {', '.join(told)}")
     texts = dict.fromkeys(fixed)
     if mode == "conditioned" and len(texts) < variants:
-        texts |= dict.fromkeys(islice(_sampled(finding, knowledge, ontology), 4 * variants))
+        for text in islice(_sampled(finding, knowledge, ontology), 4 * variants):
+            texts[text] = None
+            if len(texts) == variants:
+                break
     return list(texts)[: max(1, variants)]
 
 
@@ -110,7 +115,7 @@ def _sampled(finding: Mapping[str, object], knowledge: Knowledge, ontology: Onto
     entry = knowledge.entry(str(finding["category"]))
     if entry is None:
         return
-    content = canonical_json({name: _plain(finding.get(name)) for name in _CONTENT})
+    content = canonical_json({name: _plain(finding.get(name)) for name in FINDING_CONTENT})
     details = _details(finding, entry, knowledge, ontology)
     leads = _leads(finding, ontology, "conditioned")
     absent = finding["certainty"] == Certainty.ABSENT
