@@ -7,7 +7,6 @@ A file holds any of ``version``, ``sources``, ``signs``, ``without_entry`` and `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.ontology import Ontology
 from medfilip.knowledge.knowledge import Entry, Knowledge, installed_documents
+from medfilip.storage.location import Location
 
 INSTALLED = "installed"
 """What a user writes in place of a file for the knowledge that ships with the package."""
@@ -90,7 +90,7 @@ def inspect_documents(documents: Mapping[str, str], ontology: Ontology) -> tuple
 
 
 def read_knowledge(place: str, ontology: Ontology) -> tuple[Knowledge, list[Flaw]]:
-    """Read the installed knowledge, a YAML file, or all YAML files of a folder, with its flaws.
+    """Read the installed knowledge, a YAML file, or all YAML files of a folder (local or s3), with its flaws.
 
     Raises
     ------
@@ -99,8 +99,11 @@ def read_knowledge(place: str, ontology: Ontology) -> tuple[Knowledge, list[Flaw
     """
     if place == INSTALLED:
         return inspect_documents(installed_documents(), ontology)
-    path = Path(place)
-    found = sorted(path.glob("*.yaml")) if path.is_dir() else [path] if path.is_file() else []
+    location = Location.parse(place)
+    if location.is_dir():
+        found = [file for file in location.children() if file.name.endswith(".yaml")]
+    else:
+        found = [location] if location.exists() else []
     if not found:
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND,
@@ -108,7 +111,7 @@ def read_knowledge(place: str, ontology: Ontology) -> tuple[Knowledge, list[Flaw
             fix=f"Give a YAML file, a folder of them, or the word '{INSTALLED}'.",
         )
     try:
-        documents = {file.name: file.read_text(encoding="utf-8") for file in found}
+        documents = {file.name: file.read_bytes().decode() for file in found}
     except UnicodeDecodeError as error:
         raise MedfilipError(
             ErrorCode.CONFIG_FILE_UNREADABLE, f"A file at '{place}' is no UTF-8 text.", fix="Save it as UTF-8."

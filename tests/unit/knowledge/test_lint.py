@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.lint import lint, named_categories, negated
 from medfilip.knowledge.reading import INSTALLED, inspect_documents, read_knowledge
@@ -99,3 +100,17 @@ def test_denials_are_found(text):
 @pytest.mark.parametrize("text", ["normal edge", "nodular", "missing breast outline", "known outline", "knot"])
 def test_other_words_are_not_denials(text):
     assert not negated(text)
+
+
+def test_a_folder_is_one_whole_and_its_files_are_text(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "b.yaml").write_text(
+        GOOD.replace("nodule:", "mass:").replace("version: 1\nsources: {book: A textbook.}\n", "")
+    )
+    (tmp_path / "c.txt").write_text("no knowledge")
+    knowledge, flaws = read_knowledge(str(tmp_path), ONTOLOGY)
+    assert list(knowledge.entries) == ["nodule", "mass"] and not flaws
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(MedfilipError) as caught:
+        read_knowledge(str(tmp_path), ONTOLOGY)
+    assert caught.value.code is ErrorCode.CONFIG_FILE_UNREADABLE
