@@ -9,6 +9,7 @@ Absent findings get texts too: without trained negations a positive-against-nega
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal
@@ -31,12 +32,14 @@ FINDING_CONTENT = ("category", "certainty", "hedge", "severity", "size", "latera
 """The slots that decide the texts of a finding."""
 
 _SIZE_WORDS = {"tiny": "tiny", "small": "small", "medium": "moderate-sized", "large": "large"}
-_ABSENT_LEADS = ("no {}", "no evidence of {}", "no sign of {}", "no visible {}")
+# Few wordings: each more of them costs a small text encoder steps before it tells a negation from a statement.
+_ABSENT_LEADS = ("no {}", "no evidence of {}")
 _UNCERTAIN_LEADS = ("possible {}", "may represent {}", "suspected {}", "questionable {}")
 _HEDGED_LEADS = {Hedge.PROBABLE: "probable {}", Hedge.CANNOT_EXCLUDE: "cannot exclude {}"}
 _DENIED_AXES: tuple[Literal["density", "shape", "margin"], ...] = ("density", "shape", "margin")
 _KEPT_PERCENT = 60
 _FEW = 2
+_PROPERTY = re.compile(r"(?:\S+ ){0,2}(?:edges?|margins?|borders?|outlines?|walls?)")
 
 
 def training_texts(
@@ -205,7 +208,8 @@ def _details(finding: Mapping[str, object], entry: Entry, knowledge: Knowledge, 
 def _denied(finding: Mapping[str, object], entry: Entry, knowledge: Knowledge, ontology: Ontology) -> tuple[str, ...]:
     """Return what the eye would see, to be denied phrase by phrase.
 
-    Only the axes whose phrases name things are used; "no less than three centimetres" denies nothing. "No large
+    Only phrases that name things are used: "no less than three centimetres" denies nothing, and "no sharp margin"
+    would read as a lesion whose margin is blurred. "No large
     effusion" leaves room for a small one, so a denied degree denies only what belongs to that degree. And what
     several unrelated categories share is not denied: where there is no pacemaker there may be metal all the same.
     """
@@ -214,7 +218,7 @@ def _denied(finding: Mapping[str, object], entry: Entry, knowledge: Knowledge, o
 
     def deniable(phrase: Attribute) -> bool:
         belongs = degree in phrase.severities if degree else not phrase.conditional
-        return belongs and len(knowledge.users[phrase.text] - family) <= _FEW
+        return belongs and not _PROPERTY.fullmatch(phrase.text) and len(knowledge.users[phrase.text] - family) <= _FEW
 
     groups = [[phrase.text for phrase in entry.attributes.get(axis, ()) if deniable(phrase)] for axis in _DENIED_AXES]
     rounds = range(max(len(group) for group in groups))

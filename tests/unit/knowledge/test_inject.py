@@ -57,9 +57,18 @@ def test_attributes_follow_the_findings_own_severity_site_and_pattern():
 
 def test_absent_texts_deny_what_would_be_seen_and_never_tell_it():
     absent = texts(category="nodule", certainty="absent")
-    assert absent[0] == "no nodule. no small round spot, no well-defined edge"
+    assert absent[0] == "no nodule. no small round spot"
     assert {"no nodule", "no evidence of nodule"} <= set(absent)
     assert not any(text in line for line in absent for text in KNOWLEDGE.entry("nodule").descriptions)
+
+
+def test_no_denied_property_reads_as_a_lesion_of_another_kind():
+    for category in KNOWLEDGE.entries:
+        _, _, denied = texts(category=category, certainty="absent")[0].partition(". ")
+        assert denied, category
+        for phrase in denied.split(", "):
+            last = phrase.split()[-1]
+            assert len(phrase.split()) > 4 or last not in ("edge", "edges", "margin", "border", "outline"), category
 
 
 def test_what_many_categories_share_is_not_denied():
