@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperCommand
 
 from medfilip._version import __version__
-from medfilip.core.errors import ErrorCode, MedfilipError
+from pipelines.guard import guarded
 from pipelines.job import JOBS, Job
+from pipelines.knowledge_commands import knowledge
 
 if TYPE_CHECKING:
     from medfilip.core.settings import Settings
@@ -32,7 +32,6 @@ app = typer.Typer(
         "A job that is started again resumes where it was killed, and does nothing if it had finished."
     ),
 )
-_USAGE_ERRORS = frozenset({ErrorCode.CONFIG_INVALID, ErrorCode.CONFIG_UNKNOWN_KEY, ErrorCode.CONFIG_FILE_UNREADABLE})
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.", show_default=False)]
@@ -109,9 +108,29 @@ def extract(
     run_job("extract", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 
+def inject(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    new_run: NewRun = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let llm.engine=openai send names of findings to openai.base_url.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write training pairs from findings, with visual-attribute knowledge."""
+    given = [*(overrides or []), *(["allow_remote=true"] if allow_remote else [])]
+    run_job("inject", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
+
+
+_WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject}
+
 for _job in JOBS.values():
     if not _job.name.startswith("evaluate"):
-        app.command(_job.name, cls=JobCommand)(extract if _job.name == "extract" else _job_command(_job))
+        app.command(_job.name, cls=JobCommand)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
+
+
+app.add_typer(knowledge, name="knowledge")
 
 
 @app.command(cls=JobCommand)
@@ -232,41 +251,6 @@ def run_job(
             module.show(outcome)
 
     guarded(work, debug=debug)
-
-
-def guarded(work: Callable[[], object], *, debug: bool) -> None:
-    """Run ``work``; an error becomes one sentence with its code on standard error, and an exit code.
-
-    2 stands for wrong settings, 1 for everything else. The message of an unexpected exception is not shown: it may
-    quote what it choked on.
-    """
-    try:
-        work()
-    except MedfilipError as error:
-        if debug:
-            raise
-        _print_error(error.code, str(error))
-        sys.exit(2 if error.code in _USAGE_ERRORS else 1)
-    except KeyboardInterrupt:
-        _print_error("interrupted", "Stopped. A job resumes when it is started again, without --new-run.")
-        sys.exit(130)
-    except OSError as error:
-        if debug:
-            raise
-        from pipelines.runtime import reason
-
-        place = f": {error.filename}" if isinstance(error.filename, str) else ""
-        _print_error(ErrorCode.STORAGE_FAILED, f"Cannot read or write ({reason(error)}{place}). Check paths and space.")
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        _print_error(ErrorCode.INTERNAL, f"Unexpected {type(error).__name__}. Run with --debug to see where.")
-        sys.exit(1)
-
-
-def _print_error(code: str, message: str) -> None:
-    Console(stderr=True, highlight=False).print(f"[bold red]error[/] [dim]\\[{code}][/] {escape(message)}")
 
 
 def main() -> None:

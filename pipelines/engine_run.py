@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard
-from medfilip.storage.schemas import SENTENCE_FINDINGS, SENTENCES
+from medfilip.storage.schemas import SENTENCES, DatasetSchema
 from medfilip.storage.shards import (
     CHECKED,
     decode_shard,
@@ -153,7 +153,7 @@ class EngineRun:
             (self.staging / "computed").write_bytes(b"")
         files = [file for file in (self.staging / "found").children() if file.name.endswith(".parquet")]
         groups = [files[start::_COLLECT_PARTS] for start in range(min(len(files), _COLLECT_PARTS))]
-        cut = partial(_cut_found, staging=self.staging, buckets=self.buckets)
+        cut = partial(_cut_found, staging=self.staging, buckets=self.buckets, schema=self.cache.schema)
         map_parts(self.staging, "cut", cut, list(enumerate(groups)))
         return self._publish([len(groups)] * self.buckets)
 
@@ -285,16 +285,18 @@ def _choose_bucket(
     return {"wanted": len(ids), "known": int(known.sum()), "pending": pending.num_rows}
 
 
-def _cut_found(numbered: tuple[int, list[Location]], *, staging: Location, buckets: int) -> dict[str, Any]:
+def _cut_found(
+    numbered: tuple[int, list[Location]], *, staging: Location, buckets: int, schema: DatasetSchema
+) -> dict[str, Any]:
     """Cut what Ray wrote in some files by range of ids."""
     number, files = numbered
-    tables = [SENTENCE_FINDINGS.conform(decode_table(file.read_bytes(), file)) for file in files]
+    tables = [schema.conform(decode_table(file.read_bytes(), file)) for file in files]
     table = pa.concat_tables(tables)
     table = table.take(np.argsort(table["sentence_id"].to_numpy(), kind="stable"))
     cuts = cut_sorted(table["sentence_id"].to_numpy(), buckets)
     for bucket in range(buckets):
         part = table.slice(cuts[bucket], cuts[bucket + 1] - cuts[bucket])
-        write_staged(staging / "cut" / _cut_path(bucket, number), SENTENCE_FINDINGS, part)
+        write_staged(staging / "cut" / _cut_path(bucket, number), schema, part)
     return {}
 
 
@@ -303,15 +305,15 @@ def _read_part(part: tuple[int, int], *, engine: EngineRun, read: Reader, rows: 
     bucket, number = part
     file = engine.staging / "pending" / _pending_name(bucket)
     sentences = decode_shard(file.read_bytes(), file, SENTENCES).slice(number * rows, rows)
-    write_staged(engine.staging / "cut" / _cut_path(bucket, number), SENTENCE_FINDINGS, read(sentences))
+    write_staged(engine.staging / "cut" / _cut_path(bucket, number), engine.cache.schema, read(sentences))
     return {}
 
 
 def _collect_bucket(bucket: int, *, engine: EngineRun, groups: Sequence[int]) -> dict[str, Any]:
     """Write one range of the increment, after a check that every sentence asked about has one row."""
-    cut = engine.staging / "cut"
-    tables = [read_staged(cut / _cut_path(bucket, number), SENTENCE_FINDINGS) for number in range(groups[bucket])]
-    found = pa.concat_tables(tables) if tables else SENTENCE_FINDINGS.empty()
+    cut, schema = engine.staging / "cut", engine.cache.schema
+    tables = [read_staged(cut / _cut_path(bucket, number), schema) for number in range(groups[bucket])]
+    found = pa.concat_tables(tables) if tables else schema.empty()
     asked = engine._asked(bucket)
     if not np.array_equal(np.sort(found["sentence_id"].to_numpy()), np.sort(asked)):
         raise MedfilipError(
@@ -320,10 +322,11 @@ def _collect_bucket(bucket: int, *, engine: EngineRun, groups: Sequence[int]) ->
             fix="Start the job again; if this repeats, start another run with --new-run.",
         )
     spent = {name: int(pc.sum(found[name]).as_py() or 0) for name in ("input_tokens", "output_tokens", "cached_tokens")}
-    findings = int(pc.sum(pc.list_value_length(found["findings"])).as_py() or 0)
+    if "findings" in found.column_names:
+        spent["findings"] = int(pc.sum(pc.list_value_length(found["findings"])).as_py() or 0)
     return {
         "shard": engine.cache.write_range(engine.run_id, bucket, engine.buckets, found).model_dump(),
-        "spent": spent | {"findings": findings},
+        "spent": spent,
     }
 
 

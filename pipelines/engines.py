@@ -19,13 +19,11 @@ from medfilip.core.fingerprint import fingerprint
 from medfilip.core.secrets import read_secret
 from medfilip.extraction.chat_client import API_KEY_SECRET, ChatEndpoint
 from medfilip.extraction.chat_engine import ChatEngine, chat_fingerprint
-from medfilip.extraction.engine import LONGEST_SENTENCE, extract_table, results_table
+from medfilip.extraction.engine import LONGEST_SENTENCE, extract_table
 from medfilip.extraction.lexicon import LexiconEngine
-from medfilip.extraction.prompt import load_prompt
-from medfilip.extraction.reply import ReplyReader
-from medfilip.findings.ontology import load_ontology
 from medfilip.storage.location import Location
 from pipelines.llm_settings import OpenaiSettings
+from pipelines.llm_task import EXTRACTION, LlmTask
 from pipelines.runtime import collector_paused, local_concurrency
 
 if TYPE_CHECKING:
@@ -88,12 +86,6 @@ def lexicon_engine() -> LexiconEngine:
     return LexiconEngine()
 
 
-@lru_cache(maxsize=1)
-def reply_reader() -> ReplyReader:
-    """Return the reader of models' replies of this process."""
-    return ReplyReader(load_ontology())
-
-
 def lexicon_extractor() -> Extractor:
     """Return the rule engine."""
     decided = fingerprint([lexicon_engine().fingerprint, LONGEST_SENTENCE])
@@ -110,19 +102,19 @@ def extract_with_lexicon(sentences: pa.Table, *, timed: bool = False) -> pa.Tabl
     return timed_table(table, [seconds] * sentences.num_rows) if timed else table
 
 
-def openai_extractor(settings: OpenaiSettings, *, allow_remote: bool) -> Extractor:
-    """Return a chat endpoint as an engine.
+def openai_extractor(settings: OpenaiSettings, *, allow_remote: bool, task: LlmTask = EXTRACTION) -> Extractor:
+    """Return a chat endpoint as an engine for a task.
 
     Raises
     ------
     MedfilipError
-        ``remote_not_allowed`` unless sending sentences there was allowed. An address on this machine is no exception:
+        ``remote_not_allowed`` unless sending anything there was allowed. An address on this machine is no exception:
         what listens there may be a tunnel.
     """
     if not allow_remote:
         raise MedfilipError(
             ErrorCode.REMOTE_NOT_ALLOWED,
-            "The openai engine sends sentences of reports to 'openai.base_url', and nobody has allowed that.",
+            f"The openai engine sends {task.sends} to 'openai.base_url', and nobody has allowed that.",
             fix="If the licence of the reports and your institution permit it, add --allow-remote.",
         )
     if not settings.base_url or not settings.model:
@@ -132,29 +124,32 @@ def openai_extractor(settings: OpenaiSettings, *, allow_remote: bool) -> Extract
             fix="Give openai.base_url=https://HOST/v1 and openai.model=NAME.",
         )
     endpoint = ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries)
-    decided = chat_fingerprint(endpoint, load_prompt(), reply_reader(), settings.max_output_tokens)
-    return Extractor("openai", decided, partial(_openai_plan, settings=settings), lambda: settings.concurrency)
+    decided = chat_fingerprint(endpoint, task.template(), task.reader(), settings.max_output_tokens)
+    plan = partial(_openai_plan, settings=settings, task=task)
+    return Extractor("openai", decided, plan, lambda: settings.concurrency)
 
 
-def _openai_plan(dataset: Dataset, options: PlanOptions, *, settings: OpenaiSettings) -> Dataset:
-    extract = partial(ask_endpoint, settings=settings, options=options)
+def _openai_plan(dataset: Dataset, options: PlanOptions, *, settings: OpenaiSettings, task: LlmTask) -> Dataset:
+    extract = partial(ask_endpoint, settings=settings, options=options, task=task)
     # One task at a time keeps the bound on requests a bound for the whole job.
     return dataset.map_batches(extract, batch_format="pyarrow", num_cpus=0.5, concurrency=1)
 
 
-def ask_endpoint(sentences: pa.Table, *, settings: OpenaiSettings, options: PlanOptions) -> pa.Table:
+def ask_endpoint(
+    sentences: pa.Table, *, settings: OpenaiSettings, options: PlanOptions, task: LlmTask = EXTRACTION
+) -> pa.Table:
     """Ask a chat endpoint about a batch; the key is read where it is needed and never travels with the plan."""
     engine = ChatEngine(
         ChatEndpoint(settings.base_url, settings.model, settings.timeout_s, settings.max_tries),
-        load_prompt(),
-        reply_reader(),
+        task.template(),
+        task.reader(),
         api_key=read_secret(API_KEY_SECRET),
         concurrency=settings.concurrency,
         max_tokens=settings.max_output_tokens * options.budget_factor,
     )
     start = time.perf_counter()
     results = engine.extract_many(sentences["text"].to_pylist(), sentences["context"].to_pylist())
-    table = results_table(sentences["sentence_id"], engine.name, results)
+    table = task.table(sentences["sentence_id"], engine.name, results)
     lanes = min(settings.concurrency, max(1, sentences.num_rows))
     seconds = (time.perf_counter() - start) * lanes / max(1, sentences.num_rows)
     return timed_table(table, [seconds] * sentences.num_rows) if options.timed else table

@@ -1,4 +1,4 @@
-"""The cache of sentence findings: published increments under one extractor fingerprint.
+"""The cache of sentence findings, or of other replies of engines: published increments under one fingerprint.
 
 ``<root>/sentence_findings/<extractor fingerprint>/<run id>/`` holds what one run added, cut into ranges of ids. A run
 first asks which ids it lacks, computes those, and publishes them under a lease. An id stands in one increment, save
@@ -22,7 +22,7 @@ from medfilip.extraction.engine import OK
 from medfilip.storage.lease import Lease
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, DatasetEntry, Manifest, Shard, read_manifest
-from medfilip.storage.schemas import SENTENCE_FINDINGS
+from medfilip.storage.schemas import SENTENCE_FINDINGS, DatasetSchema
 from medfilip.storage.shards import read_shard, write_shard
 from pipelines.sentences import bucket_bounds
 
@@ -46,11 +46,12 @@ class FindingsCache:
 
     root: Location
     extractor: str
+    schema: DatasetSchema = SENTENCE_FINDINGS
 
     @property
     def folder(self) -> Location:
         """Folder of all increments."""
-        return self.root / "sentence_findings" / self.extractor
+        return self.root / self.schema.name / self.extractor
 
     def has(self, run_id: str) -> bool:
         """Whether a run has published its increment."""
@@ -58,7 +59,7 @@ class FindingsCache:
 
     def rows_of(self, run_id: str) -> int:
         """Return how many rows a run has added."""
-        return read_manifest(self.folder / run_id).dataset(SENTENCE_FINDINGS.name).rows
+        return read_manifest(self.folder / run_id).dataset(self.schema.name).rows
 
     def spent_by(self, run_id: str) -> Counter[str]:
         """Return the tokens a run has spent, and how many findings it has made of them."""
@@ -84,14 +85,14 @@ class FindingsCache:
             begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
             tables.append(table.slice(begin, end - begin))
         if not tables:
-            empty = SENTENCE_FINDINGS.empty()
+            empty = self.schema.empty()
             return empty.select(wanted) if wanted else empty
         return latest(tables)
 
     def write_range(self, run_id: str, bucket: int, buckets: int, rows: pa.Table) -> Shard:
         """Write one range of a run's increment, sorted; the increment counts only once it is published."""
         path = f"part-{bucket:05d}-of-{buckets:05d}.parquet"
-        return write_shard(self.folder / run_id, path, SENTENCE_FINDINGS, rows.sort_by("sentence_id"))
+        return write_shard(self.folder / run_id, path, self.schema, rows.sort_by("sentence_id"))
 
     def publish(self, run_id: str, shards: Sequence[Shard], spent: Mapping[str, int]) -> None:
         """Publish the ranges a run has written as one increment, with what it spent on them."""
@@ -100,14 +101,14 @@ class FindingsCache:
         lease = Lease.acquire(self.folder, wait_s=_LEASE_WAIT_S)
         try:
             rows = sum(shard.rows for shard in shards)
-            entry = DatasetEntry(schema_version=SENTENCE_FINDINGS.version, rows=rows, shards=tuple(shards))
+            entry = DatasetEntry(schema_version=self.schema.version, rows=rows, shards=tuple(shards))
             manifest = Manifest(
-                job="sentence_findings",
+                job=self.schema.name,
                 run_id=run_id,
                 config_fingerprint=self.extractor,
                 code_version=__version__,
                 config={},
-                datasets={SENTENCE_FINDINGS.name: entry},
+                datasets={self.schema.name: entry},
                 counts=dict(spent),
                 started_at=started,
                 finished_at=datetime.now(UTC),
@@ -122,10 +123,10 @@ class FindingsCache:
             if folder.name == without or not (folder / MANIFEST_NAME).exists():
                 continue
             try:
-                for shard in read_manifest(folder).dataset(SENTENCE_FINDINGS.name).shards:
+                for shard in read_manifest(folder).dataset(self.schema.name).shards:
                     begin, end = _range_of(shard)
                     if shard.rows and begin <= last and first <= end:
-                        yield read_shard(folder, shard, SENTENCE_FINDINGS, columns)
+                        yield read_shard(folder, shard, self.schema, columns)
             except MedfilipError as error:
                 fix = f"Delete the folder {folder}: its sentences are then extracted again."
                 raise MedfilipError(error.code, error.message, fix=fix) from error

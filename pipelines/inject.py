@@ -7,30 +7,37 @@ with the ids of their text variants.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
+from rich.console import Console
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.ids import hash64
+from medfilip.core.settings import operational
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import load_ontology
-from medfilip.knowledge.inject import training_texts
+from medfilip.knowledge.inject import DEFAULT_VARIANTS, FINDING_CONTENT, InjectionMode, training_texts
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
-from medfilip.storage.run import Run, open_run
-from medfilip.storage.schemas import IMAGES, PAIRS, RESOLVED_FINDINGS, TEXTS
-from medfilip.storage.shards import decode_shard, iter_shards, read_shard, write_shard
+from medfilip.storage.run import Run, RunSpec, open_run
+from medfilip.storage.schemas import IMAGES, PAIRS, TEXTS
+from medfilip.storage.shards import decode_shard, read_shard, write_shard
+from pipelines.drafts import Drafted, DraftRun, choose_requests, count_requests, knowledge_extractor, told_phrases
+from pipelines.engines import Extractor
+from pipelines.finding_index import FindingIndex, index_findings
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.runtime import map_parts
+from pipelines.llm_settings import DraftSettings, OpenaiSettings, VllmSettings
+from pipelines.progress import ProgressPrinter
+from pipelines.runtime import map_parts, no_progress
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
 
 _PAIR_COLUMNS = ["image_id", "study_id", "patient_id", "view", "split"]
+_DRAFT_TOKENS = 768
 
 
 class InjectSettings(JobSettings):
@@ -38,6 +45,29 @@ class InjectSettings(JobSettings):
 
     findings: str = Field(description="run of an extract job")
     images: str = Field(description="run of an ingest job that read images")
+    attributes: Literal["conditioned", "category", "none", "llm"] = Field(
+        "conditioned",
+        description="conditioned (by the finding's own severity, site and pattern), category (one description a "
+        "category, as its authors did), none, or llm (conditioned, and what a model adds)",
+    )
+    variants: int = Field(DEFAULT_VARIANTS, ge=1, le=64, description="texts written for one finding at most")
+    llm: DraftSettings = Field(DraftSettings(), description="with attributes=llm: what a model is asked")
+    vllm: VllmSettings = Field(
+        VllmSettings(max_model_len=4096, max_output_tokens=_DRAFT_TOKENS), description="the vLLM engine"
+    )
+    openai: OpenaiSettings = Field(
+        OpenaiSettings(max_output_tokens=_DRAFT_TOKENS), description="the endpoint of the openai engine"
+    )
+    allow_remote: bool = operational(
+        False, description="may names of findings be sent to openai.base_url? (--allow-remote)"
+    )
+
+    quiet: bool = operational(False, description="say nothing before and while the job runs")
+
+    @property
+    def mode(self) -> InjectionMode:
+        """What the texts of a finding are written with; a model only adds to the conditioned ones."""
+        return "conditioned" if self.attributes == "llm" else self.attributes
 
 
 SETTINGS = InjectSettings
@@ -45,34 +75,102 @@ SETTINGS = InjectSettings
 
 def run(settings: InjectSettings, *, new_run: bool = False) -> Outcome:
     """Write the training pairs of a corpus; see the module's text."""
-    findings, images = run_folder(settings.findings), run_folder(settings.images)
-    findings_manifest, images_manifest = read_manifest(findings), read_manifest(images)
-    ontology, knowledge = load_ontology(), load_knowledge()
-    spec = job_spec(
-        "inject",
-        {},
-        inputs={"findings": findings_manifest.fingerprint, "images": images_manifest.fingerprint},
-        versions={"ontology": ontology.fingerprint, "knowledge": knowledge.fingerprint},
-    )
-    with open_run(Location.parse(settings.root), spec, new_run=new_run) as inject:
+    findings, images = (_opened(place) for place in (settings.findings, settings.images))
+    extractor = _extractor(settings)
+    root = Location.parse(settings.root)
+    with open_run(root, _spec(settings, findings[1], images[1], extractor), new_run=new_run) as inject:
         if inject.manifest is not None:
             return _outcome(inject, settings, already_finished=True)
-        with ray_session(settings.ray, settings.ray.address), inject.stage("pairs"):
+        with ray_session(settings.ray, settings.ray.address):
+            _InjectJob(settings, inject, root, findings, images, extractor).work()
+    return _outcome(inject, settings)
+
+
+def _opened(place: str) -> tuple[Location, Manifest]:
+    folder = run_folder(place)
+    return folder, read_manifest(folder)
+
+
+def _extractor(settings: InjectSettings) -> Extractor | None:
+    if settings.attributes != "llm":
+        return None
+    return knowledge_extractor(settings.llm, settings.vllm, settings.openai, allow_remote=settings.allow_remote)
+
+
+def _spec(settings: InjectSettings, findings: Manifest, images: Manifest, extractor: Extractor | None) -> RunSpec:
+    config: dict[str, Any] = {"attributes": settings.attributes, "variants": settings.variants}
+    versions = {
+        "ontology": load_ontology().fingerprint,
+        "knowledge": load_knowledge().fingerprint,
+        "injection": settings.mode,
+    }
+    if extractor is not None:
+        config["llm"] = settings.llm.semantic()
+        versions["model"] = extractor.fingerprint
+    return job_spec(
+        "inject",
+        config,
+        inputs={"findings": findings.fingerprint, "images": images.fingerprint},
+        versions=versions,
+    )
+
+
+def _outcome(inject: Run, settings: InjectSettings, *, already_finished: bool = False) -> Outcome:
+    assert inject.manifest is not None
+    steps = [f"medfilip pretrain pairs={inject.location} images={settings.images}"]
+    steps += [f"medfilip knowledge lint {inject.location}/{file.path}" for file in inject.manifest.files]
+    return Outcome.of(inject, *steps, already_finished=already_finished)
+
+
+@dataclass(frozen=True)
+class _InjectJob:
+    """The job between its opened run and its manifest."""
+
+    settings: InjectSettings
+    inject: Run
+    root: Location
+    findings: tuple[Location, Manifest]
+    images: tuple[Location, Manifest]
+    extractor: Extractor | None
+
+    def work(self) -> None:
+        """Do everything and publish the run."""
+        inject, staging = self.inject, self.inject.staging
+        with inject.stage("index"):
+            selected = count_requests if self.extractor else None
+            index, counted = index_findings(staging, self.images, self.findings, selected=selected)
+        drafted = None
+        if self.extractor is not None:
+            with inject.stage(self.extractor.name):
+                drafted = self._draft(self.extractor, counted)
+        with inject.stage("pairs"):
             work = partial(
                 _pair_shard,
                 run=inject.location,
-                staging=inject.staging,
-                images=images,
-                findings=findings,
-                findings_manifest=findings_manifest,
+                staging=staging,
+                images=self.images[0],
+                index=index,
+                mode=self.settings.mode,
+                variants=self.settings.variants,
+                told=drafted is not None,
             )
-            records = map_parts(inject.staging, "pairs", work, numbered_shards(images_manifest, "images"))
-            (texts,) = map_parts(
-                inject.staging,
-                "texts",
-                partial(_merge_texts, run=inject.location, staging=inject.staging),
-                [len(records)],
-            )
+            records = map_parts(staging, "pairs", work, numbered_shards(self.images[1], "images"))
+            merge = partial(_merge_texts, run=inject.location, staging=staging)
+            (texts,) = map_parts(staging, "texts", merge, [len(records)])
+        self._publish(records, Shard(**texts["shard"]), drafted)
+
+    def _draft(self, extractor: Extractor, counted: list[dict[str, Any]]) -> Drafted:
+        settings = self.settings
+        model = settings.openai.model if settings.llm.engine == "openai" else settings.vllm.model
+        requests = choose_requests(counted, settings.llm, load_ontology())
+        asks = DraftRun(extractor, model, self.root, self.inject.location, self.inject.staging)
+        pending = asks.choose(requests)
+        if not settings.quiet:
+            told = f"{len(requests['draft']):,} entries to draft, {len(requests['describe']):,} findings to describe"
+            Console(highlight=False).print(f"{extractor.name}: {told}; {pending:,} of these requests are new")
+        return asks.work(requests, no_progress if settings.quiet else ProgressPrinter().stage)
+
+    def _publish(self, records: list[dict[str, Any]], texts: Shard, drafted: Drafted | None) -> None:
         counts: Counter[str] = Counter()
         for record in records:
             counts.update(record["counts"])
@@ -82,14 +180,16 @@ def run(settings: InjectSettings, *, new_run: bool = False) -> Outcome:
                 f"None of the {counts['pairs']} images belongs to a study with findings.",
                 fix="Ingest reports and images of one corpus in one run, so that they share study ids.",
             )
-        pairs = [Shard(**record["shard"]) for record in records]
-        inject.publish({"pairs": pairs, "texts": [Shard(**texts["shard"])]}, counts=counts)
-    return _outcome(inject, settings)
-
-
-def _outcome(inject: Run, settings: InjectSettings, *, already_finished: bool = False) -> Outcome:
-    step = f"medfilip pretrain pairs={inject.location} images={settings.images}"
-    return Outcome.of(inject, step, already_finished=already_finished)
+        datasets = {"pairs": [Shard(**record["shard"]) for record in records], "texts": [texts]}
+        if drafted is None:
+            self.inject.publish(datasets, counts=counts)
+            return
+        self.inject.publish(
+            {**datasets, "rejected": drafted.rejected},
+            counts={**counts, **drafted.counts},
+            rejected=drafted.reasons,
+            files=drafted.files,
+        )
 
 
 def _pair_shard(
@@ -98,29 +198,34 @@ def _pair_shard(
     run: Location,
     staging: Location,
     images: Location,
-    findings: Location,
-    findings_manifest: Manifest,
+    index: FindingIndex,
+    mode: InjectionMode,
+    variants: int,
+    told: bool,
 ) -> dict[str, Any]:
     number, shard = numbered
+    table = read_shard(images, shard, IMAGES, _PAIR_COLUMNS)
+    by_study = index.findings_of(number, table["study_id"])
     ontology, knowledge = load_ontology(), load_knowledge()
     codebook = Codebook.of(ontology)
-    table = read_shard(images, shard, IMAGES, _PAIR_COLUMNS)
-    by_study = _findings_of(table["study_id"], findings, findings_manifest)
     texts: dict[int, dict[str, Any]] = {}
-    coded: dict[str, list[dict[str, Any]]] = {}
+    coded: dict[str, list[dict[str, Any]]] = {study: [] for study in by_study}
+    ids_of: dict[str, list[int]] = {}  # findings repeat themselves, and their texts are the slow part
     unknown = 0
-    for study, rows in by_study.items():
-        coded[study] = []
-        for row in rows:
-            code = codebook.encode(row)
-            if code is None:
-                unknown += 1
-                continue
-            variants = training_texts(row, knowledge, ontology)
-            ids = [hash64(text) for text in variants]
+    for study, row in ((study, row) for study, rows in by_study.items() for row in rows):
+        code = codebook.encode(row)
+        if code is None:
+            unknown += 1
+            continue
+        content = repr([row[slot] for slot in FINDING_CONTENT])
+        if content not in ids_of:
+            phrases = told_phrases(staging, row) if told else ()
+            written = training_texts(row, knowledge, ontology, mode=mode, variants=variants, told=phrases)
+            ids_of[content] = [hash64(text) for text in written]
             about = {"category": row["category"], "certainty": row["certainty"]}
-            texts.update({i: {"text_id": i, "text": text, **about} for i, text in zip(ids, variants, strict=True)})
-            coded[study].append({**code, "text_ids": ids})
+            for text_id, text in zip(ids_of[content], written, strict=True):
+                texts[text_id] = {"text_id": text_id, "text": text, **about}
+        coded[study].append({**code, "text_ids": ids_of[content]})
     pairs = [
         {**row, "image_shard": number, "image_row": position, "findings": coded.get(row["study_id"], [])}
         for position, row in enumerate(table.to_pylist())
@@ -136,16 +241,6 @@ def _pair_shard(
             "findings_outside_the_ontology": unknown,
         },
     }
-
-
-def _findings_of(studies: pa.ChunkedArray, run: Location, manifest: Manifest) -> dict[str, list[dict[str, Any]]]:
-    """Return the resolved findings of some studies, reading one shard at a time."""
-    wanted = pc.unique(studies)
-    by_study: dict[str, list[dict[str, Any]]] = {}
-    for table in iter_shards(run, manifest, RESOLVED_FINDINGS.name):
-        for row in table.filter(pc.is_in(table["study_id"], value_set=wanted)).to_pylist():
-            by_study.setdefault(row["study_id"], []).append(row)
-    return by_study
 
 
 def _merge_texts(parts: int, *, run: Location, staging: Location) -> dict[str, Any]:

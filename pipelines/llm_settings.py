@@ -48,6 +48,15 @@ class OpenaiSettings(Settings):
     max_tries: int = operational(5, ge=1, le=20, description="requests for one sentence, the first included")
 
 
+class DraftSettings(Settings):
+    """Settings of ``attributes=llm``: what a model is asked about the looks of findings."""
+
+    engine: Literal["vllm", "openai"] = Field("vllm", description="vllm (local), or openai (needs --allow-remote)")
+    drafts: int = Field(100, ge=0, description="entries drafted at most, for the most frequent unknown categories")
+    min_count: int = Field(2, ge=1, description="findings that an unknown category must have to be drafted")
+    texts: int = Field(20_000, ge=0, description="distinct findings described at most, the most frequent first")
+
+
 class AutoSettings(Settings):
     """Settings of ``engine=auto``: rules first, a model for what they doubt."""
 

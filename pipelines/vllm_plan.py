@@ -1,4 +1,4 @@
-"""vLLM actors through ``ray.data.llm``: sentences in, constrained replies out, grounded into findings."""
+"""vLLM actors through ``ray.data.llm``: sentences (or other requests) in, constrained replies out, read into rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import pyarrow as pa
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
-from medfilip.extraction.engine import SentenceResult, results_table
-from medfilip.extraction.prompt import load_prompt, messages
-from medfilip.extraction.reply_format import reply_grammar
 from medfilip.extraction.tiny_llm import is_untrained
-from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, reply_reader, timed_table
+from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, timed_table
 from pipelines.forecast import PROBE_ROWS
 from pipelines.llm_settings import VllmSettings
+from pipelines.llm_task import EXTRACTION, LlmTask
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -29,39 +27,39 @@ _RESPITE_TOKENS = 16
 """Tokens a chat template may add that are not counted in the shared part."""
 
 
-def vllm_fingerprint(settings: VllmSettings) -> str:
+def vllm_fingerprint(settings: VllmSettings, task: LlmTask = EXTRACTION) -> str:
     """Return the fingerprint of all that decides a reply: weights, prompt, grammar, decoding and ontology."""
     adapter = _weights_fingerprint(settings.lora, "vllm.lora", "adapter_config.json") if settings.lora else ""
     return fingerprint(
         [
             "vllm",
             ENGINE_VERSION,
-            load_prompt().fingerprint,
+            task.template().fingerprint,
             _model_fingerprint(settings.model),
             adapter,
             settings.semantic() | {"model": "", "lora": ""},
-            reply_reader().fingerprint,
+            task.reader().fingerprint,
         ]
     )
 
 
-def vllm_extractor(settings: VllmSettings) -> Extractor:
-    """Return the vLLM engine."""
+def vllm_extractor(settings: VllmSettings, task: LlmTask = EXTRACTION) -> Extractor:
+    """Return the vLLM engine for a task."""
 
     def lanes() -> int:
         return min(PROBE_ROWS, settings.batch_size * settings.max_concurrent_batches) * settings.max_replicas
 
     return Extractor(
         "vllm",
-        vllm_fingerprint(settings),
-        lambda dataset, options: vllm_plan(dataset, settings, options),
+        vllm_fingerprint(settings, task),
+        lambda dataset, options: vllm_plan(dataset, settings, options, task),
         lanes,
         gpus=settings.tensor_parallel_size * settings.max_replicas,
     )
 
 
-def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions) -> Dataset:
-    """Return the plan: prompt → vLLM actors → reply → grounded findings; one row for each sentence."""
+def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions, task: LlmTask = EXTRACTION) -> Dataset:
+    """Return the plan: prompt → vLLM actors → reply → rows of the task; one row for each sentence or request."""
     try:
         import vllm  # noqa: F401
         from ray.data.llm import build_processor
@@ -78,7 +76,8 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions) ->
         _to_prompt,
         settings=settings,
         budget=budget,
-        prefix_tokens=count_tokens(settings.model, "") + _RESPITE_TOKENS,
+        prefix_tokens=count_tokens(settings.model, "", task=task) + _RESPITE_TOKENS,
+        task=task,
     )
     processor = build_processor(
         _processor_config(settings),
@@ -93,7 +92,8 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions) ->
     stage.fn_constructor_kwargs.update(journal=str(options.staging / "journal"), session=secrets.token_hex(6))
     # Ray's own default is for ever: a node whose GPU is broken would restart its engine until somebody looks.
     stage.map_batches_kwargs.update(max_restarts=settings.max_restarts, max_task_retries=-1)
-    read = partial(_read_replies, budget=budget, untrained=is_untrained(settings.model), timed=options.timed)
+    untrained = is_untrained(settings.model)
+    read = partial(_read_replies, budget=budget, untrained=untrained, timed=options.timed, task=task)
     return processor(dataset).map_batches(read, batch_format="pyarrow", num_cpus=0.25)
 
 
@@ -129,7 +129,8 @@ def engine_arguments(settings: VllmSettings, *, on_gpu: bool) -> dict[str, Any]:
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "enable_prefix_caching": True,
-        "structured_outputs_config": {"backend": "xgrammar"},
+        # Between the parts of a JSON reply small models otherwise spend their whole budget on blanks.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if settings.quantization:
         arguments["quantization"] = settings.quantization
@@ -145,35 +146,47 @@ def _tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model)
 
 
-def count_tokens(model: str, sentence: str, context: str | None = None) -> int:
+def count_tokens(model: str, sentence: str, context: str | None = None, *, task: LlmTask = EXTRACTION) -> int:
     """Return the tokens of a sentence's whole prompt, counted with the model's own tokenizer and chat template."""
     text = _tokenizer(model).apply_chat_template(
-        messages(sentence, context), tokenize=False, add_generation_prompt=True
+        task.template().messages(sentence, context), tokenize=False, add_generation_prompt=True
     )
     return len(_tokenizer(model).encode(text, add_special_tokens=False))
 
 
-def fits_model(text: str, context: str | None, *, settings: VllmSettings, budget: int, prefix_tokens: int) -> bool:
+def fits_model(
+    text: str,
+    context: str | None,
+    *,
+    settings: VllmSettings,
+    budget: int,
+    prefix_tokens: int,
+    task: LlmTask = EXTRACTION,
+) -> bool:
     """Whether prompt and reply fit the model; counted only where the number of bytes leaves it open."""
-    if not load_prompt().fits(text):
+    if not task.template().fits(text):
         return False
     room = settings.max_model_len - budget
     # No tokenizer in use makes more tokens of a text than it has bytes.
     if prefix_tokens + len(text.encode()) + len((context or "").encode()) <= room:
         return True
-    return count_tokens(settings.model, text, context) <= room
+    return count_tokens(settings.model, text, context, task=task) <= room
 
 
-def _to_prompt(row: dict[str, Any], *, settings: VllmSettings, budget: int, prefix_tokens: int) -> dict[str, Any]:
-    fits = fits_model(row["text"], row["context"], settings=settings, budget=budget, prefix_tokens=prefix_tokens)
+def _to_prompt(
+    row: dict[str, Any], *, settings: VllmSettings, budget: int, prefix_tokens: int, task: LlmTask
+) -> dict[str, Any]:
+    text, context = row["text"], row["context"]
+    fits = fits_model(text, context, settings=settings, budget=budget, prefix_tokens=prefix_tokens, task=task)
+    template = task.template()
     prompt: dict[str, Any] = {
         "sentence_id": row["sentence_id"],
-        "text": row["text"],
-        "messages": messages(row["text"], row["context"]) if fits else messages("", None),
+        "text": text,
+        "messages": template.messages(text, context) if fits else template.messages("", None),
         "sampling_params": {
             "temperature": 0.0,
             "max_tokens": budget,
-            "structured_outputs": {"grammar": reply_grammar()},
+            "structured_outputs": task.decoding(text),
         },
         # A row that bears an error passes all stages untouched: what is too long never reaches the engine.
         _ERROR: "" if fits else str(ErrorCode.SENTENCE_TOO_LONG),
@@ -194,26 +207,26 @@ def _keep_reply(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_replies(rows: pa.Table, *, budget: int, untrained: bool, timed: bool) -> pa.Table:
-    """Ground replies; a row the engine was not given or failed on bypasses `_keep_reply` and has no ``reply``."""
+def _read_replies(rows: pa.Table, *, budget: int, untrained: bool, timed: bool, task: LlmTask) -> pa.Table:
+    """Read replies; a row the engine was not given or failed on bypasses `_keep_reply` and has no ``reply``."""
     records = rows.to_pylist()
-    results = [_read_reply(row, budget, untrained=untrained) for row in records]
-    table = results_table(rows["sentence_id"], "vllm", results)
+    results = [_read_reply(row, budget, task, untrained=untrained) for row in records]
+    table = task.table(rows["sentence_id"], "vllm", results)
     return timed_table(table, [row.get("seconds") for row in records]) if timed else table
 
 
-def _read_reply(row: dict[str, Any], budget: int, *, untrained: bool) -> SentenceResult:
-    error = row.get(_ERROR)
+def _read_reply(row: dict[str, Any], budget: int, task: LlmTask, *, untrained: bool) -> Any:
+    error, reader = row.get(_ERROR), task.reader()
     if error in (ErrorCode.SENTENCE_TOO_LONG, ErrorCode.ENGINE_QUARANTINED):
-        return SentenceResult([], status=ErrorCode(error))
+        return reader.failed(ErrorCode(error))
     if error or row.get("reply") is None:
         # The engine's own message may quote the prompt: it goes nowhere.
-        return SentenceResult([], status=ErrorCode.ENGINE_FAILED)
+        return reader.failed(ErrorCode.ENGINE_FAILED)
     counted: dict[str, Any] = {name: row[name] for name in ("input_tokens", "output_tokens", "cached_tokens")}
     if untrained:
-        # A model with random weights proves the path; what it writes is never a finding.
-        return SentenceResult([], status=ErrorCode.ENGINE_UNTRAINED, raw_reply=row["reply"], **counted)
-    return reply_reader().read(row["reply"], row["text"], truncated=row["output_tokens"] >= budget, **counted)
+        # A model with random weights proves the path; what it writes is never a finding, nor knowledge.
+        return reader.failed(ErrorCode.ENGINE_UNTRAINED, row["reply"], **counted)
+    return reader.read(row["reply"], row["text"], truncated=row["output_tokens"] >= budget, **counted)
 
 
 def _model_fingerprint(model: str) -> str:

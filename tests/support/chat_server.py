@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_SENTENCE = re.compile(r"<sentence>(.*)</sentence>", re.DOTALL)
+_SENTENCE = re.compile(r"<(sentence|request)>(.*)</\1>", re.DOTALL)
 
 
 @dataclass
@@ -41,10 +41,10 @@ class ChatServer:
 
 
 def sentence_of(body: dict[str, Any]) -> str:
-    """Return the sentence a request asks about."""
+    """Return the sentence, or the request of another kind, that a request asks about."""
     found = _SENTENCE.search(body["messages"][-1]["content"])
     assert found
-    return found[1]
+    return found[2]
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class ErrorCode(StrEnum):
     REPLY_REFUSED = "reply_refused"
     REPLY_TRUNCATED = "reply_truncated"
     SENTENCE_TOO_LONG = "sentence_too_long"
+    # knowledge
+    DRAFT_UNFIT = "draft_unfit"
     # images
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_NOT_DICOM = "image_not_dicom"

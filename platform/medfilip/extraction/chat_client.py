@@ -1,6 +1,6 @@
 """A client of any OpenAI-compatible chat endpoint: bounded in time, size and tries, and silent about what it sends.
 
-A sentence costs one request. What fails for one sentence is told as a code for that sentence; what would fail for all
+A text costs one request. What fails for one text is told as a code for that text; what would fail for all
 of them (a refused key, no such model, nobody there) is raised, so that a job stops instead of failing a million times.
 No redirect is followed, no proxy or netrc of the machine is used, and neither key nor text is in any message.
 """
@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.extraction.reply_format import reply_schema
 
 API_KEY_SECRET = "OPENAI_API_KEY"  # noqa: S105 - the secret's name
 MAX_RESPONSE_BYTES = 1 << 20
@@ -110,8 +109,8 @@ class ChatClient:
     ) -> None:
         await self._http.aclose()
 
-    async def ask(self, messages: list[dict[str, str]], *, max_tokens: int) -> ChatReply:
-        """Return the model's answer to one conversation.
+    async def ask(self, messages: list[dict[str, str]], *, max_tokens: int, schema: str) -> ChatReply:
+        """Return the model's answer to one conversation, in JSON that follows ``schema`` where the server takes one.
 
         Raises
         ------
@@ -120,7 +119,7 @@ class ChatClient:
         """
         async with self._slots:
             for dialect in (self._dialect,) if self._dialect else _DIALECTS:
-                status, content = await self._post(self._body(messages, max_tokens, dialect))
+                status, content = await self._post(self._body(messages, max_tokens, schema, dialect))
                 if status in (400, 422) and self._dialect is None:
                     continue
                 if status == 200:
@@ -128,7 +127,7 @@ class ChatClient:
                 return self._judge(status, content)
         return ChatReply(failure=ErrorCode.ENGINE_FAILED)
 
-    def _body(self, messages: list[dict[str, str]], max_tokens: int, dialect: _Dialect) -> dict[str, Any]:
+    def _body(self, messages: list[dict[str, str]], max_tokens: int, schema: str, dialect: _Dialect) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "messages": messages,
@@ -136,8 +135,8 @@ class ChatClient:
             dialect.budget_key: max_tokens,
         }
         if dialect.schema:
-            schema = {"name": "findings", "strict": False, "schema": json.loads(reply_schema())}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            form = {"name": "reply", "strict": False, "schema": json.loads(schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, bytes]:

@@ -72,6 +72,11 @@ class PromptTemplate(BaseModel):
             {"role": "user", "content": _frame(sentence[: self.max_sentence_characters], shown)},
         ]
 
+    def reply_form(self, sentence: str) -> str:
+        """Return the JSON schema of the reply as text, the same for every sentence."""
+        del sentence
+        return reply_schema()
+
     @property
     def fingerprint(self) -> str:
         """Fingerprint of all that the prompt decides: its text and the form of the reply."""

@@ -8,14 +8,12 @@ slot that the sentence does not carry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from medfilip.core.errors import ErrorCode
 from medfilip.core.fingerprint import fingerprint
+from medfilip.core.replies import MAX_REPLY_CHARACTERS, parse_reply
 from medfilip.extraction.engine import FindingRow, SentenceResult
 from medfilip.extraction.grounding import (
     CUES,
@@ -44,13 +42,7 @@ from medfilip.findings.ontology import Ontology
 
 READER_VERSION = "2"
 MALPOSITIONED = "malpositioned"
-MAX_REPLY_CHARACTERS = 20_000
 
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
-_REFUSAL = re.compile(
-    r"\b(?:sorry|cannot|can't|can not|unable|won't|not able to|as an? (?:ai|language model)|apologi[sz]e)\b",
-    re.IGNORECASE,
-)
 _CODES: dict[str, dict[str, Any]] = {
     "hedge": HEDGES,
     "laterality": SIDES,
@@ -72,6 +64,26 @@ class ReplyReader:
         """Fingerprint of all that decides what a reply becomes."""
         names = self._names
         return fingerprint([READER_VERSION, names.ontology.fingerprint, dict(names.position_terms)])
+
+    def failed(
+        self,
+        status: ErrorCode,
+        raw_reply: str | None = None,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> SentenceResult:
+        """Return the result of a sentence that has no usable reply."""
+        kept = None if raw_reply is None else raw_reply[:MAX_REPLY_CHARACTERS]
+        return SentenceResult(
+            [],
+            status=status,
+            raw_reply=kept,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached_tokens,
+        )
 
     def read(
         self,
@@ -99,9 +111,9 @@ class ReplyReader:
             "output_tokens": output_tokens,
             "cached_tokens": cached_tokens,
         }
-        reply = _parse(raw, truncated=truncated)
+        reply = parse_reply(raw, Reply, truncated=truncated)
         if isinstance(reply, ErrorCode):
-            return SentenceResult([], status=reply, raw_reply=raw[:MAX_REPLY_CHARACTERS], **counted)
+            return self.failed(reply, raw, **counted)
         findings: list[FindingRow] = []
         notes: list[dict[str, str]] = []
         seen: dict[str, int] = {}
@@ -113,21 +125,6 @@ class ReplyReader:
             if found.row is not None:
                 findings.append(found.row)
         return SentenceResult(merge_duplicates(findings), ungrounded=tuple(notes), **counted)
-
-
-def _parse(raw: str, *, truncated: bool) -> Reply | ErrorCode:
-    text = raw.strip()
-    if not text:
-        return ErrorCode.REPLY_TRUNCATED if truncated else ErrorCode.REPLY_EMPTY
-    fenced = _FENCE.match(text)
-    try:
-        if len(raw) > MAX_REPLY_CHARACTERS:
-            raise ValueError
-        return Reply.model_validate_json(fenced.group(1) if fenced else text)
-    except (ValidationError, ValueError):
-        if truncated:
-            return ErrorCode.REPLY_TRUNCATED
-        return ErrorCode.REPLY_REFUSED if text[0] not in "{[`" and _REFUSAL.search(text) else ErrorCode.REPLY_INVALID
 
 
 class _Grounding:

@@ -1,4 +1,4 @@
-"""What a category looks like, as data: loaded from ``data/knowledge.yaml`` and checked against the ontology.
+"""What a category looks like, as data: loaded from ``data/*.yaml`` and checked against the ontology.
 
 Injecting visual attributes into the text is what lets a model diagnose categories it was never trained on (Liang et
 al. 2025, section III-B). Keeping the attributes in versioned data, by axis and conditioned on the finding's own
@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
 from medfilip.findings.codes import SIZE_AS_SEVERITY
-from medfilip.findings.ontology import Ontology, load_ontology
+from medfilip.findings.ontology import load_ontology
 
 Axis = Literal["density", "shape", "margin", "distribution", "site", "secondary_signs"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+MIN_PHRASE, MAX_PHRASE = 3, 60
+"""Characters of an attribute's phrase."""
+MAX_PHRASES = 6
+"""Phrases of one axis, conditioned ones included."""
+MIN_DESCRIPTIONS = 3
 
 
 class _Strict(BaseModel):
@@ -30,7 +34,7 @@ class _Strict(BaseModel):
 class Attribute(_Strict):
     """A short visual phrase and the findings it fits; an empty condition fits every finding."""
 
-    text: str = Field(min_length=3, max_length=60)
+    text: str = Field(min_length=MIN_PHRASE, max_length=MAX_PHRASE)
     severities: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
@@ -54,8 +58,9 @@ class Entry(_Strict):
 
     category: str
     review: Literal["unreviewed", "reviewed"]
+    sources: tuple[str, ...] = ()
     attributes: dict[Axis, tuple[Attribute, ...]]
-    descriptions: tuple[str, ...] = Field(min_length=3)
+    descriptions: tuple[str, ...] = Field(min_length=MIN_DESCRIPTIONS)
 
     @field_validator("attributes", mode="before")
     @classmethod
@@ -64,35 +69,51 @@ class Entry(_Strict):
             return data
         return {
             axis: [{"text": phrase} if isinstance(phrase, str) else phrase for phrase in phrases]
+            if isinstance(phrases, list | tuple)
+            else phrases
             for axis, phrases in data.items()
         }
 
     @field_validator("attributes")
     @classmethod
     def _limit_axes(cls, data: dict[Axis, tuple[Attribute, ...]]) -> dict[Axis, tuple[Attribute, ...]]:
-        long = [axis for axis, phrases in data.items() if not 1 <= len(phrases) <= 4]
+        long = [axis for axis, phrases in data.items() if not 1 <= len(phrases) <= MAX_PHRASES]
         if long:
-            raise ValueError(f"the axes {long} must have one to four phrases")
-        return data
+            raise ValueError(f"the axes {long} must have one to {MAX_PHRASES} phrases")
+        return {axis: data[axis] for axis in AXES if axis in data}
 
     def phrases(self, finding: Mapping[str, object]) -> tuple[str, ...]:
-        """Phrases that fit the finding, in the order of the axes; on an axis conditioned ones replace general ones.
+        """Phrases that fit the finding, the most telling of every axis first, then the second ones, and so on.
 
-        A moderate effusion is told as "fluid reaching the mid lung", not also as "dependent at the lung base".
+        On an axis conditioned phrases replace general ones: a moderate effusion is told as "fluid reaching the mid
+        lung", not also as "dependent at the lung base". What a text has no room for is cut from the end.
         """
-        return tuple(phrase for group in self._by_axis(finding) for phrase in group)
+        groups = self._by_axis(finding)
+        rounds = range(max((len(group) for group in groups), default=0))
+        return tuple(group[turn] for turn in rounds for group in groups if turn < len(group))
 
-    def _by_axis(self, finding: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
+    def _by_axis(self, finding: Mapping[str, object]) -> list[tuple[str, ...]]:
+        groups = []
         for attributes in self.attributes.values():
             fitting = [attribute for attribute in attributes if attribute.fits(finding)]
             specific = [attribute for attribute in fitting if attribute.conditional]
-            yield tuple(attribute.text for attribute in specific or fitting)
+            groups.append(tuple(attribute.text for attribute in specific or fitting))
+        return groups
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield every phrase with its axis, and every description with the name ``descriptions``."""
+        for axis, attributes in self.attributes.items():
+            yield from ((axis, attribute.text) for attribute in attributes)
+        yield from (("descriptions", text) for text in self.descriptions)
 
 
 class Knowledge(_Strict):
-    """All entries, checked against one ontology."""
+    """All entries, checked against one ontology; the header of ``data/knowledge.yaml`` describes every field."""
 
     version: int
+    sources: dict[str, str] = Field(default_factory=dict)
+    signs: tuple[str, ...] = ()
+    without_entry: dict[str, str] = Field(default_factory=dict)
     entries: dict[str, Entry]
 
     def entry(self, category: str) -> Entry | None:
@@ -100,60 +121,39 @@ class Knowledge(_Strict):
         return self.entries.get(category)
 
     @cached_property
+    def users(self) -> dict[str, frozenset[str]]:
+        """Attribute phrase → the categories whose entries use it."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries.values():
+            for attribute in (phrase for phrases in entry.attributes.values() for phrase in phrases):
+                found.setdefault(attribute.text, set()).add(entry.category)
+        return {text: frozenset(categories) for text, categories in found.items()}
+
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the whole content."""
         return fingerprint(self.model_dump(mode="json"))
 
 
-def parse_knowledge(text: str, ontology: Ontology) -> Knowledge:
-    """Parse and check knowledge given as YAML text.
-
-    Raises
-    ------
-    MedfilipError
-        ``CONFIG_INVALID`` if a field does not fit or a category, severity, site or pattern is not in the ontology.
-    """
-    data = yaml.safe_load(text)
-    try:
-        entries = {key: {"category": key, **entry} for key, entry in data["entries"].items()}
-        knowledge = Knowledge.model_validate({"version": data["version"], "entries": entries})
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
-        detail = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("entries",), "msg": str(error)}
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The knowledge file is invalid at '{'.'.join(map(str, detail['loc']))}': {detail['msg']}.",
-            fix="Correct the entry; the header of knowledge.yaml describes every field.",
-        ) from error
-    unknown = sorted(set(_unknown_names(knowledge, ontology)))
-    if unknown:
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The knowledge file names {unknown}, which the ontology does not have.",
-            fix="Use ids of ontology.yaml, or add them there.",
-        )
-    return knowledge
-
-
 @lru_cache(maxsize=1)
 def load_knowledge() -> Knowledge:
     """Load the knowledge that ships with the package, checked against the ontology that ships with it."""
-    text = (files("medfilip.knowledge") / "data" / "knowledge.yaml").read_text(encoding="utf-8")
-    return parse_knowledge(text, load_ontology())
+    from medfilip.knowledge.reading import parse_documents
+
+    return parse_documents(installed_documents(), load_ontology())
+
+
+def installed_documents() -> dict[str, str]:
+    """Return the YAML files that ship with the package: name → text, in the order in which they are merged."""
+    folder = files("medfilip.knowledge") / "data"
+    named = sorted((file.name, file) for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return {name: file.read_text(encoding="utf-8") for name, file in named}
 
 
 def severity_rank(finding: Mapping[str, object]) -> str | None:
     """Severity of a finding, or the severity its size stands for (as in its integer code), or ``None``."""
     severity = finding.get("severity")
     return str(severity) if severity else SIZE_AS_SEVERITY.get(str(finding.get("size")))
-
-
-def _unknown_names(knowledge: Knowledge, ontology: Ontology) -> Iterator[str]:
-    yield from (f"category {name}" for name in knowledge.entries if name not in ontology.categories)
-    for entry in knowledge.entries.values():
-        for attribute in (phrase for phrases in entry.attributes.values() for phrase in phrases):
-            yield from (f"severity {name}" for name in attribute.severities if name not in ontology.severities)
-            yield from (f"site {name}" for name in attribute.sites if name not in ontology.sites)
-            yield from (f"pattern {name}" for name in attribute.patterns if name not in ontology.patterns)
 
 
 def _texts(finding: Mapping[str, object], slot: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Zero-shot prompts for a category or a free text, worded like the training texts.
 
 A label is scored by its positive prompts against its negated ones (method: POS and PNC scores). The prompts come from
-the same functions as the training texts, so a label meets wording the text encoder knows.
+the same functions as the training texts, so a label meets wording the text encoder knows; nothing in them is sampled.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.finding import Certainty, Laterality
 from medfilip.findings.ontology import Ontology
-from medfilip.knowledge.inject import training_texts
+from medfilip.knowledge.inject import InjectionMode, canonical_texts
 from medfilip.knowledge.knowledge import Knowledge
 
 MAX_LABEL_CHARACTERS = 300
-_NEGATION = re.compile(r"^(?:no evidence of|no|without|absence of)\s+")
+_NEGATION = re.compile(r"^(?:no evidence of|no sign of|no visible|no|without|absence of)\s+")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Prompts:
     negative: tuple[str, ...]
 
 
-def prompts(label: str, knowledge: Knowledge, ontology: Ontology) -> Prompts:
+def prompts(label: str, knowledge: Knowledge, ontology: Ontology, *, mode: InjectionMode = "conditioned") -> Prompts:
     """Write the prompts of an ontology id, an ontology label or synonym, or any free text.
 
     "moderate left pleural effusion" is understood as a category with severity and side and told with the attributes
     of exactly that; a text the ontology cannot read is used as it is, with a negation in front. A negated label
-    ("no pneumothorax") gets the prompts of its opposite, exchanged.
+    ("no pneumothorax") gets the prompts of its opposite, exchanged. ``mode`` should be the one of the training texts.
 
     Raises
     ------
@@ -48,15 +48,15 @@ def prompts(label: str, knowledge: Knowledge, ontology: Ontology) -> Prompts:
         )
     negated = _NEGATION.match(text.lower())
     if negated and text[negated.end() :]:
-        opposite = prompts(text[negated.end() :], knowledge, ontology)
+        opposite = prompts(text[negated.end() :], knowledge, ontology, mode=mode)
         return Prompts(positive=opposite.negative, negative=opposite.positive)
     finding = read_label(text, ontology)
     if finding is None:
         return Prompts(positive=(text,), negative=(f"no {text}", f"no evidence of {text}"))
     absent = {"category": finding["category"], "certainty": Certainty.ABSENT}
     return Prompts(
-        positive=tuple(training_texts(finding, knowledge, ontology)),
-        negative=tuple(training_texts(absent, knowledge, ontology)),
+        positive=tuple(canonical_texts(finding, knowledge, ontology, mode=mode)),
+        negative=tuple(canonical_texts(absent, knowledge, ontology, mode=mode)),
     )
 
 

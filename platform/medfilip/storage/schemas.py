@@ -203,6 +203,25 @@ SENTENCE_FINDINGS = DatasetSchema(
     ),
 )
 
+KNOWLEDGE_REPLIES = DatasetSchema(
+    "knowledge_replies",
+    1,
+    ("sentence_id",),
+    pa.schema(
+        [
+            ("sentence_id", pa.int64()),  # hash of the request, which goes to an engine the way a sentence does
+            ("engine", _text),
+            ("status", _text),  # "ok" or an ErrorCode
+            ("reply", _text),  # the phrases that passed every check, as JSON (`medfilip.knowledge.drafts`)
+            ("dropped", _texts),  # reasons of the phrases that did not
+            ("input_tokens", pa.int32()),
+            ("output_tokens", pa.int32()),
+            ("cached_tokens", pa.int32()),
+            ("raw_reply", _text),  # kept only when nothing of it is used
+        ]
+    ),
+)
+
 REVIEW_QUEUE = DatasetSchema(
     "review_queue",
     1,
@@ -312,6 +331,7 @@ DATASETS: dict[str, DatasetSchema] = {
         SENTENCES,
         OCCURRENCES,
         SENTENCE_FINDINGS,
+        KNOWLEDGE_REPLIES,
         REVIEW_QUEUE,
         MENTIONS,
         RESOLVED_FINDINGS,

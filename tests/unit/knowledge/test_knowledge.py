@@ -6,26 +6,43 @@ import pytest
 
 from medfilip import ErrorCode, MedfilipError
 from medfilip.findings.ontology import load_ontology
-from medfilip.knowledge.knowledge import Attribute, load_knowledge, parse_knowledge
-
-REQUIRED = (
-    *("pleural_effusion", "consolidation", "nodule", "cardiomegaly", "pneumothorax", "atelectasis", "edema"),
-    *("lung_opacity", "pneumonia", "emphysema", "hyperinflation", "hypoinflation", "pulmonary_fibrosis", "mass"),
-    *("pleural_thickening", "fracture", "rib_fracture", "scoliosis", "hiatal_hernia", "vascular_congestion"),
-)
+from medfilip.knowledge.knowledge import Attribute, load_knowledge
+from medfilip.knowledge.reading import parse_documents, parse_knowledge
 
 
-def test_the_required_categories_have_entries_with_three_distinct_paraphrases():
-    knowledge = load_knowledge()
-    for category in REQUIRED:
-        entry = knowledge.entry(category)
-        assert entry is not None, category
-        assert len(set(entry.descriptions)) >= 3
-        assert entry.phrases({"category": category})
+def test_every_category_has_an_entry_or_a_reason_for_having_none():
+    knowledge, ontology = load_knowledge(), load_ontology()
+    assert set(knowledge.entries) | set(knowledge.without_entry) == set(ontology.categories)
+    assert not set(knowledge.entries) & set(knowledge.without_entry)
+    assert len(knowledge.entries) >= 100 and all(len(reason) > 20 for reason in knowledge.without_entry.values())
+
+
+def test_every_entry_has_three_distinct_paraphrases_attributes_and_sources():
+    for category, entry in load_knowledge().entries.items():
+        assert len(set(entry.descriptions)) >= 3, category
+        assert len(entry.phrases({"category": category})) >= 3, category
+        assert entry.sources and entry.review == "unreviewed", category
+
+
+def test_no_two_categories_look_the_same():
+    """A category that was never trained on is told from its attributes alone."""
+    seen = {}
+    for category, entry in load_knowledge().entries.items():
+        told = frozenset(entry.phrases({"category": category}))
+        assert told not in seen, (category, seen[told])
+        seen[told] = category
 
 
 def test_a_category_without_entry_is_none():
-    assert load_knowledge().entry("kyphosis") is None
+    assert load_knowledge().entry("thrombosis") is None
+
+
+def test_the_most_telling_phrase_of_each_axis_comes_before_the_second_ones():
+    entry = load_knowledge().entry("pneumothorax")
+    assert entry is not None
+    phrases = entry.phrases({"severity": "severe"})
+    assert phrases.index("fine white pleural line") < phrases.index("mediastinum pushed to the other side")
+    assert phrases[0] == "empty black space beside the lung"
 
 
 def test_no_two_categories_share_a_description():
@@ -78,6 +95,10 @@ def test_the_fingerprint_follows_the_content():
     ("old", "new", "named"),
     [
         ("  nodule:", "  nodul:", "category nodul"),
+        ("  nodule:", "  'other:':", "category other:"),
+        ("version: 1", "version: one", "version"),
+        ("    review:", "    review: reviewed\n    review:", "twice"),
+        ("version: 1", "versoin: 1", "versoin"),
         ("[mild]", "[mildish]", "severity mildish"),
         ("severities: [mild]", "sites: [liver]", "site liver"),
         ("three]", "]", "descriptions"),
@@ -88,3 +109,14 @@ def test_an_invalid_file_is_refused_by_name(old, new, named):
     with pytest.raises(MedfilipError, match=named) as caught:
         parse_knowledge(VALID.replace(old, new), load_ontology())
     assert caught.value.code == ErrorCode.CONFIG_INVALID
+
+
+def test_an_entry_stands_in_one_file_only():
+    with pytest.raises(MedfilipError, match=r"nodule.*another file"):
+        parse_documents({"a.yaml": VALID, "b.yaml": VALID}, load_ontology())
+
+
+def test_files_are_merged():
+    other = VALID.replace("version: 1", "sources: {a: A book.}").replace("nodule", "'other:crazy paving'")
+    knowledge = parse_documents({"a.yaml": VALID, "b.yaml": other}, load_ontology())
+    assert list(knowledge.entries) == ["nodule", "other:crazy paving"] and knowledge.sources == {"a": "A book."}

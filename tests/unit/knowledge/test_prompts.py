@@ -22,14 +22,26 @@ def test_id_label_and_synonym_give_the_same_prompts(label):
     assert of(label) == of("pleural_effusion")
 
 
-def test_the_prompts_of_a_category_are_training_texts():
-    for certainty, written in (("present", of("nodule").positive), ("absent", of("nodule").negative)):
-        assert list(written) == training_texts({"category": "nodule", "certainty": certainty}, KNOWLEDGE, ONTOLOGY)
+@pytest.mark.parametrize("mode", ["conditioned", "category", "none"])
+def test_the_prompts_of_a_category_are_training_texts_of_the_same_mode(mode):
+    written = prompts("nodule", KNOWLEDGE, ONTOLOGY, mode=mode)
+    for certainty, texts in (("present", written.positive), ("absent", written.negative)):
+        finding = {"category": "nodule", "certainty": certainty}
+        trained = training_texts(finding, KNOWLEDGE, ONTOLOGY, mode=mode, variants=20)
+        assert set(texts) <= set(trained) and texts[0] == trained[0]
+    assert prompts("no nodule", KNOWLEDGE, ONTOLOGY, mode=mode).positive == written.negative
+
+
+def test_nothing_in_prompts_is_sampled():
+    attributes = KNOWLEDGE.entry("nodule").phrases({"category": "nodule"})
+    partly = [text for text in of("nodule").positive if any(phrase in text for phrase in attributes)]
+    assert len(partly) == 1 and all(phrase in partly[0] for phrase in attributes)
 
 
 def test_a_fine_grained_label_uses_its_own_attributes():
     written = of("severe right effusion in the lung base")
-    assert written.positive[0] == "severe right pleural effusion in the lung base"
+    clause = "severe right pleural effusion in the lung base"
+    assert clause in written.positive and all(text.startswith(clause) for text in written.positive)
     assert any("fluid over most of the hemithorax" in text for text in written.positive)
     assert written.negative == of("pleural_effusion").negative
 
