@@ -66,7 +66,10 @@ def similarity(
     weights: SimilarityWeights,
     view_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute targets and mask of every image with every text.
+    """Compute targets and mask of every image with every text in mode ``factorised``, whatever ``weights.mode`` is.
+
+    The direct form, for texts that need not come from the batch; `medfilip.similarity.targets` gives the same matrix
+    for a global batch at a fraction of the cost, and the other modes.
 
     Parameters
     ----------
@@ -116,9 +119,19 @@ def similarity(
 
 
 def compare(
-    findings: FindingTensors, texts: FindingTensors, tables: SimilarityTables, weights: SimilarityWeights
+    findings: FindingTensors,
+    texts: FindingTensors,
+    tables: SimilarityTables,
+    weights: SimilarityWeights,
+    *,
+    likeness_FT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compare single findings with texts, by the table in the module's docstring.
+
+    Parameters
+    ----------
+    likeness_FT
+        Stands in for s(k, l), float32 [F, T] or what broadcasts to it; ``None`` computes the factorised one.
 
     Returns
     -------
@@ -130,9 +143,10 @@ def compare(
     is_a = tables.is_a_CC[findings.category_T][:, texts.category_T]
     includes = tables.is_a_CC[texts.category_T][:, findings.category_T].T
     region, region_known = _region_overlap(findings, texts, tables)
-    slots = category * _slot_agreement(
-        findings, texts, region=region, region_known=region_known, tables=tables, weights=weights
-    )
+    if likeness_FT is None:
+        likeness_FT = category * _slot_agreement(
+            findings, texts, region=region, region_known=region_known, tables=tables, weights=weights
+        )
 
     absent_F, absent_T = (findings.certainty_T == ABSENT)[:, None], (texts.certainty_T == ABSENT)[None, :]
     unsure_F, unsure_T = (findings.certainty_T == UNCERTAIN)[:, None], (texts.certainty_T == UNCERTAIN)[None, :]
@@ -142,7 +156,7 @@ def compare(
     stated = ~absent_F & ~absent_T
     denied = absent_F & image_covers
     denies = ~absent_F & absent_T & text_covers
-    score = torch.where(stated, slots * torch.where(unsure_F ^ unsure_T, weights.uncertain, 1.0), 0.0)
+    score = torch.where(stated, likeness_FT * torch.where(unsure_F ^ unsure_T, weights.uncertain, 1.0), 0.0)
     score = torch.where(denied & absent_T, 1.0, score)
     score = torch.where(denies & unsure_F, 1 - weights.uncertain, score)
     speaks = (stated & (category > 0)) | denied | denies
