@@ -41,7 +41,7 @@ from torch.nn.functional import embedding_bag
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.codes import CERTAINTIES, LATERALITIES
 from medfilip.similarity.codes import FindingTensors
-from medfilip.similarity.factorised import ABSENT, compare
+from medfilip.similarity.factorised import ABSENT, Slots, Verdict, judge, likeness_of, region_overlap
 from medfilip.similarity.tables import SimilarityMode, SimilarityTables, SimilarityWeights
 
 __all__ = ["SimilarityMode", "Targets"]
@@ -49,6 +49,7 @@ __all__ = ["SimilarityMode", "Targets"]
 _CELLS = 1 << 22  # pairs of distinct findings and texts compared at once: bounds what is held besides the result
 _ALL = slice(None)
 _KEY_BITS = 63
+_SILENT = -1.0
 _CONTRADICTED = 2.0  # above every score, so that one maximum finds both a contradiction and the best relative
 
 
@@ -114,13 +115,8 @@ class Targets:
         with torch.no_grad(), torch.autocast(owner_F.device.type, enabled=False):
             first_U, distinct_F = distinct(findings, tables, embedding_FD)
             first_V, distinct_T = _chosen(first_U, distinct_F[told_T])
-            bags = _Bags.of(owner_F, images, distinct_F)
-            embedding_UD = None if embedding_FD is None else embedding_FD[first_U]
-            embedding_VD = None if embedding_FD is None else embedding_FD[first_V]
-            target_NV, spoken_NV = _reduce(
-                (findings[first_U], findings[first_V]), (embedding_UD, embedding_VD), (first_U, first_V),
-                bags, tables=tables, weights=weights,
-            )  # fmt: skip
+            pairs = _Pairs.of(findings, first_U, first_V, tables=tables, weights=weights, embedding_FD=embedding_FD)
+            target_NV, spoken_NV = _reduce(pairs, _Bags.of(owner_F, images, distinct_F))
             mask_NV = _mask(spoken_NV, weights)
             if view_N is not None:
                 mask_NV = mask_NV * tables.visible_VC[view_N][:, findings.category_T[first_V]]
@@ -174,12 +170,19 @@ def _key(findings: FindingTensors, tables: SimilarityTables) -> Tensor:
     key_F, size = torch.zeros_like(findings.category_T), 1
     for digit_F, radix in zip(scalars, radices, strict=True):
         key_F, size = key_F * radix + (digit_F + 1), size * radix  # NONE is -1
+    if size << sites_FS.shape[1] <= 1 << _KEY_BITS:
+        return (key_F << sites_FS.shape[1]) + _site_key(sites_FS)
+    return key_F * len(sites_FS) + _numbered(_site_key(sites_FS))[1]
+
+
+def _site_key(sites_FS: Tensor) -> Tensor:
+    """Write a set of sites as one int64."""
     sites = sites_FS.shape[1]
-    if size << sites <= 1 << _KEY_BITS:
-        bit_S = torch.ones(sites, dtype=torch.int64, device=key_F.device) << torch.arange(sites, device=key_F.device)
-        return (key_F << sites) + (sites_FS * bit_S).sum(dim=1)
-    sites_F: Tensor = torch.unique(sites_FS, dim=0, return_inverse=True)[1]
-    return key_F * len(sites_FS) + sites_F
+    if sites <= _KEY_BITS:
+        bit_S = torch.ones(sites, dtype=torch.int64, device=sites_FS.device)
+        return (sites_FS * (bit_S << torch.arange(sites, device=sites_FS.device))).sum(dim=1)
+    number_F: Tensor = torch.unique(sites_FS, dim=0, return_inverse=True)[1]
+    return number_F
 
 
 def _numbered(key_F: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,63 +218,113 @@ class _Bags:
         return embedding_bag(self.distinct_F, values_UV, self.start_N, mode="max")
 
 
-def _reduce(
-    statements: tuple[FindingTensors, FindingTensors],
-    embeddings: tuple[Tensor | None, Tensor | None],
-    positions: tuple[Tensor, Tensor],
-    bags: _Bags,
-    *,
-    tables: SimilarityTables,
-    weights: SimilarityWeights,
-) -> tuple[Tensor | None, Tensor]:
-    """Compare distinct findings with distinct texts and reduce over the findings of each image.
+@dataclass(frozen=True)
+class _Pairs:
+    """Distinct findings and distinct texts to be compared.
+
+    Attributes
+    ----------
+    finding_U, text_V
+        Their slots.
+    first_U, first_V
+        Their positions among all findings; equal positions are equal statements.
+    sites_AS, set_U, sites_VS
+        The distinct sets of sites of the findings, which of them a finding names, and the sites of the texts.
+    related_CC
+        bool: a finding of the row's category may speak about a text of the column's.
+    embedding_FD
+        Embeddings of all findings, in mode ``text_cosine``.
+    """
+
+    finding_U: Slots
+    text_V: Slots
+    first_U: Tensor
+    first_V: Tensor
+    sites_AS: Tensor
+    set_U: Tensor
+    sites_VS: Tensor
+    related_CC: Tensor
+    tables: SimilarityTables
+    weights: SimilarityWeights
+    embedding_FD: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        findings: FindingTensors,
+        first_U: Tensor,
+        first_V: Tensor,
+        *,
+        tables: SimilarityTables,
+        weights: SimilarityWeights,
+        embedding_FD: Tensor | None,
+    ) -> _Pairs:
+        chosen, texts = findings[first_U], findings[first_V]
+        first_A, set_U = _numbered(_site_key(chosen.sites_TS))
+        related_CC = (tables.category_CC > 0) | tables.is_a_CC | tables.is_a_CC.T
+        return cls(
+            Slots.of(chosen), Slots.of(texts), first_U, first_V, chosen.sites_TS[first_A], set_U, texts.sites_TS,
+            related_CC, tables, weights, embedding_FD,
+        )  # fmt: skip
+
+    def judged(self, columns: slice) -> tuple[Tensor, Verdict]:
+        """Judge the pairs of related categories, P of them, in some columns: their places in [U, v], and the rest.
+
+        Of a hundred categories few are related, so that nine pairs of ten need no look.
+        """
+        category_V = self.text_V.category[columns]
+        related_UV = self.related_CC[self.finding_U.category][:, category_V]
+        row_P, column_P = related_UV.nonzero().unbind(dim=1)
+        finding_P, text_P = self.finding_U.at(row_P), self.text_V.at(column_P + columns.start)
+        region_P = region_overlap(self.sites_AS, self.sites_VS[columns], self.tables)[self.set_U[row_P], column_P]
+        if self.weights.mode == "factorised":
+            likeness_P = likeness_of(finding_P, text_P, region_P, self.tables, self.weights)
+        elif self.weights.mode == "one_hot":
+            likeness_P = torch.zeros_like(region_P)
+        else:
+            likeness_P = (finding_P.category == text_P.category).float()
+        if self.embedding_FD is not None:
+            cosine_UV = self.embedding_FD[self.first_U] @ self.embedding_FD[self.first_V[columns]].T
+            is_equal_P = self.first_U[row_P] == self.first_V[columns][column_P]
+            cosine_P = cosine_UV[row_P, column_P].float().clamp_(0, 1)
+            likeness_P = likeness_P * cosine_P.masked_fill_(is_equal_P, 1.0)
+        place_P = row_P * len(category_V) + column_P
+        return place_P, judge(finding_P, text_P, region_P, likeness_P, self.tables, self.weights)
+
+
+def _reduce(pairs: _Pairs, bags: _Bags) -> tuple[Tensor | None, Tensor]:
+    """Judge distinct pairs and reduce over the findings of each image.
 
     Returns
     -------
     target_NV, spoken_NV
         float32 targets (``None`` for ``one_hot``), and as bool whether the report speaks about the text.
     """
-    (findings, texts), shape = statements, (len(bags.start_N), len(statements[1]))
-    one_hot = weights.mode == "one_hot"
-    target_NV = None if one_hot else torch.empty(shape, device=bags.start_N.device)
-    spoken_NV = torch.empty(shape, dtype=torch.bool, device=bags.start_N.device)
-    for columns in _slices(len(texts), max(1, _CELLS // max(len(findings), 1))):
-        part = texts[columns]
-        likeness_UV = _likeness(findings, part, embeddings, positions, columns, weights.mode)
-        score, speaks, contradicts, entails = compare(findings, part, tables, weights, likeness_FT=likeness_UV)
+    findings, texts, device = len(pairs.first_U), len(pairs.first_V), bags.start_N.device
+    shape = (len(bags.start_N), texts)
+    target_NV = None if pairs.weights.mode == "one_hot" else torch.empty(shape, device=device)
+    spoken_NV = torch.empty(shape, dtype=torch.bool, device=device)
+    for columns in _slices(texts, max(1, _CELLS // max(findings, 1))):
+        place_P, verdict = pairs.judged(columns)
+        cells = (findings, columns.stop - columns.start)
         # Two maxima hold all four that the dense form takes: -1 marks silence, 2 a contradiction.
-        firm_NV = bags.maximum(torch.where(speaks, score * entails, -1.0))
-        spoken_NV[:, columns] = (firm_NV >= 0) & bags.is_filled_N[:, None]
+        firm_P = torch.where(verdict.speaks, verdict.score * verdict.entails, _SILENT)
+        firm_NV = bags.maximum(_spread(firm_P, place_P, cells, elsewhere=_SILENT))
+        spoken_NV[:, columns] = (firm_NV > _SILENT) & bags.is_filled_N[:, None]
         if target_NV is None:
             continue
-        lent_NV = bags.maximum(torch.where(contradicts, _CONTRADICTED, score * ~entails))
+        lent_P = torch.where(verdict.contradicts, _CONTRADICTED, verdict.score * ~verdict.entails)
+        lent_NV = bags.maximum(_spread(lent_P, place_P, cells, elsewhere=0.0))
         lent_NV = lent_NV.masked_fill_(lent_NV == _CONTRADICTED, 0.0)
         target_NV[:, columns] = torch.maximum(firm_NV, lent_NV).clamp_(min=0)
-    if target_NV is not None and weights.silent:
-        target_NV = torch.where(spoken_NV, target_NV, (texts.certainty_T == ABSENT).float())
+    if target_NV is not None and pairs.weights.silent:
+        target_NV = torch.where(spoken_NV, target_NV, (pairs.text_V.certainty == ABSENT).float())
     return target_NV, spoken_NV
 
 
-def _likeness(
-    findings: FindingTensors,
-    texts: FindingTensors,
-    embeddings: tuple[Tensor | None, Tensor | None],
-    positions: tuple[Tensor, Tensor],
-    columns: slice,
-    mode: SimilarityMode,
-) -> Tensor | None:
-    """Return s(k, l) of two statements in a mode, [U, V] or a scalar; ``None`` stands for the factorised one."""
-    if mode == "factorised":
-        return None
-    if mode == "one_hot":
-        return torch.zeros((), device=findings.category_T.device)
-    same_UV = (findings.category_T[:, None] == texts.category_T[None, :]).float()
-    embedding_UD, embedding_VD = embeddings
-    if mode == "category" or embedding_UD is None or embedding_VD is None:
-        return same_UV
-    cosine_UV = (embedding_UD @ embedding_VD[columns].T).float().clamp_(0, 1)
-    is_equal_UV = positions[0][:, None] == positions[1][columns][None, :]
-    return same_UV * cosine_UV.masked_fill_(is_equal_UV, 1.0)
+def _spread(value_P: Tensor, place_P: Tensor, shape: tuple[int, int], *, elsewhere: float) -> Tensor:
+    """Write values at distinct places of a table."""
+    return value_P.new_full((shape[0] * shape[1],), elsewhere).scatter_(0, place_P, value_P).view(shape)
 
 
 def _mask(spoken_NV: Tensor, weights: SimilarityWeights) -> Tensor:
@@ -297,4 +350,4 @@ def _check_embedding(embedding_FD: Tensor | None, weights: SimilarityWeights) ->
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, length, size))
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
