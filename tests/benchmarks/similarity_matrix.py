@@ -10,7 +10,8 @@ Usage: ``python -m tests.benchmarks.similarity_matrix [--device cpu|cuda] [--siz
   2025, III-C), on sizes it can bear; ``nested_given`` is handed all the inner products and only loops.
 
 Forms whose N x T tables would exceed ``--limit`` GiB are left out on the CPU, where each is measured in a process of
-its own: the peak is its resident memory above what it held before. On a GPU it is what the allocator held.
+its own with ``--threads`` threads: the peak is its resident memory above what it held before. On a GPU it is what the
+allocator held.
 ``--step`` adds the share of a training step, against the forward and backward pass of a plain ViT-S/16 of 224 pixels.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -201,6 +203,7 @@ def apart(name: str, images: int, device: str) -> dict[str, float]:
     if device == "cuda":
         return measure(name, images, device)
     command = [sys.executable, "-m", "tests.benchmarks.similarity_matrix", "--case", name, "--sizes", str(images)]
+    command += ["--threads", str(torch.get_num_threads())]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
@@ -212,16 +215,15 @@ def seconds_of_step(device: str) -> float:
     model = nn.Sequential(nn.Linear(256, 384), nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)).to(device)
     images = 256 if device == "cuda" else 8
     patches = torch.randn(images, 196, 256, device=device)
-    seconds = []
+    seconds: list[float] = []
     for _ in range(4):
         begun = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             loss = model(patches).float().square().mean()
         loss.backward()
-        seconds.append(float(loss.detach()) * 0 + time.perf_counter() - begun)
         if device == "cuda":
             torch.cuda.synchronize()
-            seconds[-1] = time.perf_counter() - begun
+        seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds[1:]) / images
 
 
@@ -279,10 +281,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 512, 2048, 8192])
     parser.add_argument("--limit", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--step", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--case", choices=FORMS, help="measure this form alone, at the first size")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     if given.case:
         print(json.dumps(measure(given.case, given.sizes[0], given.device)))
         return
@@ -296,7 +300,8 @@ def main() -> None:
         }
         results.append({**counts(images), "forms": forms, "ratios": ratios(forms, images, step)})
     device = torch.cuda.get_device_name() if given.device == "cuda" else "cpu"
-    write_result(given.out, {"device": device, "seconds_an_image_of_a_step": step, "results": results})
+    head = {"device": device, "threads": given.threads, "load": os.getloadavg()}
+    write_result(given.out, {**head, "seconds_an_image_of_a_step": step, "results": results})
     print(table(results))
 
 

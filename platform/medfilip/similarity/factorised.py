@@ -136,7 +136,9 @@ class Slots(NamedTuple):
     @classmethod
     def of(cls, findings: FindingTensors) -> Slots:
         """Take the slots of findings, each [F]."""
-        category_F, certainty_F, severity_F, laterality_F, sites_FS = findings.columns()
+        category_F, *others, sites_FS = findings.columns()
+        # Bytes, since pairs are many; the category stays an index.
+        certainty_F, severity_F, laterality_F = (other_F.to(torch.int8) for other_F in others)
         return cls(category_F, certainty_F, severity_F, laterality_F, sites_FS.any(dim=1))
 
     def at(self, index: Tensor | tuple[slice | None, ...]) -> Slots:

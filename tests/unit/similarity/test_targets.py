@@ -119,9 +119,12 @@ def test_text_cosine_is_the_cosine_within_a_category():
 
 
 def test_a_cosine_below_zero_counts_as_zero():
-    pair = [LEFT, {**LEFT, "laterality": "right"}]
-    embedding = torch.tensor([[1.0, 0.0], [-0.6, 0.8]])
-    assert against_texts(pair[0], pair[1:], mode="text_cosine", embedding=embedding)[0] == [1, 0]
+    texts, embedding = (
+        [{**LEFT, "laterality": "right"}, {**LEFT, "laterality": "bilateral"}],
+        [[1, 0], [-0.6, 0.8], [-1, 0]],
+    )
+    found = against_texts(LEFT, texts, mode="text_cosine", embedding=torch.tensor(embedding))
+    assert found == ([1, 0, 0], [1, 1, 1])
 
 
 def test_one_hot_knows_the_images_own_texts_only():
@@ -189,6 +192,17 @@ def test_factorised_targets_equal_the_direct_form_bit_for_bit(seed, silent, monk
     assert torch.equal(target, expected_target) and torch.equal(mask, expected_mask)
     assert target.dtype == mask.dtype == torch.float32
     assert 0 < target.mean() < 1
+
+
+def test_negations_speak_up_and_down_the_tree_where_likeness_ends_at_the_category():
+    weights = SimilarityWeights(parent=0, child=0, sibling=0)
+    tables, batch = build_tables(BOOK, weights), random_batch(7)
+    target, mask = Targets.of(**batch, tables=tables, weights=weights).block()
+    texts = batch["findings"][batch["told_T"]]
+    expected = similarity(
+        batch["findings"], batch["owner_F"], 30, texts, tables=tables, weights=weights, view_N=batch["view_N"]
+    )
+    assert torch.equal(target, expected[0]) and torch.equal(mask, expected[1])
 
 
 @pytest.mark.parametrize("uncertain", [0.0, 0.5])
