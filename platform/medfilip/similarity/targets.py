@@ -46,7 +46,7 @@ from medfilip.similarity.tables import SimilarityMode, SimilarityTables, Similar
 
 __all__ = ["SimilarityMode", "Targets"]
 
-_CELLS = 1 << 22  # pairs of distinct findings and texts compared at once: bounds what is held besides the result
+_CELLS = 1 << 22  # of the tables held at once besides the result: distinct findings, or images, by distinct texts
 _ALL = slice(None)
 _KEY_BITS = 63
 _SILENT = -1.0
@@ -232,8 +232,8 @@ class _Pairs:
         The distinct sets of sites of the findings, which of them a finding names, and the sites of the texts.
     related_CC
         bool: a finding of the row's category may speak about a text of the column's.
-    embedding_FD
-        Embeddings of all findings, in mode ``text_cosine``.
+    embedding_UD, embedding_VD
+        Their embeddings, in mode ``text_cosine``.
     """
 
     finding_U: Slots
@@ -246,7 +246,8 @@ class _Pairs:
     related_CC: Tensor
     tables: SimilarityTables
     weights: SimilarityWeights
-    embedding_FD: Tensor | None
+    embedding_UD: Tensor | None
+    embedding_VD: Tensor | None
 
     @classmethod
     def of(
@@ -262,9 +263,10 @@ class _Pairs:
         chosen, texts = findings[first_U], findings[first_V]
         first_A, set_U = _numbered(_site_key(chosen.sites_TS))
         related_CC = (tables.category_CC > 0) | tables.is_a_CC | tables.is_a_CC.T
+        embeddings = (None, None) if embedding_FD is None else (embedding_FD[first_U], embedding_FD[first_V])
         return cls(
             Slots.of(chosen), Slots.of(texts), first_U, first_V, chosen.sites_TS[first_A], set_U, texts.sites_TS,
-            related_CC, tables, weights, embedding_FD,
+            related_CC, tables, weights, *embeddings,
         )  # fmt: skip
 
     def judged(self, columns: slice) -> tuple[Tensor, Verdict]:
@@ -283,8 +285,8 @@ class _Pairs:
             likeness_P = torch.zeros_like(region_P)
         else:
             likeness_P = (finding_P.category == text_P.category).float()
-        if self.embedding_FD is not None:
-            cosine_UV = self.embedding_FD[self.first_U] @ self.embedding_FD[self.first_V[columns]].T
+        if self.embedding_UD is not None and self.embedding_VD is not None:
+            cosine_UV = self.embedding_UD @ self.embedding_VD[columns].T
             is_equal_P = self.first_U[row_P] == self.first_V[columns][column_P]
             cosine_P = cosine_UV[row_P, column_P].float().clamp_(0, 1)
             likeness_P = likeness_P * cosine_P.masked_fill_(is_equal_P, 1.0)
@@ -304,7 +306,7 @@ def _reduce(pairs: _Pairs, bags: _Bags) -> tuple[Tensor | None, Tensor]:
     shape = (len(bags.start_N), texts)
     target_NV = None if pairs.weights.mode == "one_hot" else torch.empty(shape, device=device)
     spoken_NV = torch.empty(shape, dtype=torch.bool, device=device)
-    for columns in _slices(texts, max(1, _CELLS // max(findings, 1))):
+    for columns in _slices(texts, max(1, _CELLS // max(findings, len(bags.start_N), 1))):
         place_P, verdict = pairs.judged(columns)
         cells = (findings, columns.stop - columns.start)
         # Two maxima hold all four that the dense form takes: -1 marks silence, 2 a contradiction.
