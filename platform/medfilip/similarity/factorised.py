@@ -43,6 +43,8 @@ for present and uncertain texts, 1 for absent ones. Categories not visible in th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,7 @@ from medfilip.similarity.tables import SimilarityTables, SimilarityWeights
 
 PRESENT, ABSENT, UNCERTAIN = (CERTAINTIES.index(c) for c in (Certainty.PRESENT, Certainty.ABSENT, Certainty.UNCERTAIN))
 _BILATERAL = LATERALITIES.index(Laterality.BILATERAL)
+_ALL = slice(None)
 _CHUNK = 1024  # findings compared at once: bounds the memory of one F × T block
 
 
@@ -66,7 +69,10 @@ def similarity(
     weights: SimilarityWeights,
     view_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute targets and mask of every image with every text.
+    """Compute targets and mask of every image with every text in mode ``factorised``, whatever ``weights.mode`` is.
+
+    The direct form, for texts that need not come from the batch; `medfilip.similarity.targets` gives the same matrix
+    for a global batch at a fraction of the cost, and the other modes.
 
     Parameters
     ----------
@@ -115,92 +121,132 @@ def similarity(
     return target_NT, mask_NT
 
 
+class Slots(NamedTuple):
+    """Slots of statements, in any shape: [F, 1] beside [1, T] compares all of one with all of the other.
+
+    Positions in the code book, and as bool whether the statement names sites.
+    """
+
+    category: Tensor
+    certainty: Tensor
+    severity: Tensor
+    laterality: Tensor
+    has_sites: Tensor
+
+    @classmethod
+    def of(cls, findings: FindingTensors) -> Slots:
+        """Take the slots of findings, each [F]."""
+        category_F, *others, sites_FS = findings.columns()
+        # Bytes, since pairs are many; the category stays an index.
+        certainty_F, severity_F, laterality_F = (other_F.to(torch.int8) for other_F in others)
+        return cls(category_F, certainty_F, severity_F, laterality_F, sites_FS.any(dim=1))
+
+    def at(self, index: Tensor | tuple[slice | None, ...]) -> Slots:
+        """Index every slot."""
+        return Slots(*(slot[index] for slot in self))
+
+
+class Verdict(NamedTuple):
+    """What findings say about texts, each in the shape of the pairs.
+
+    Attributes
+    ----------
+    score
+        The target of the pair alone, float32 in [0, 1].
+    speaks, contradicts
+        Whether the finding speaks about the text, and whether it contradicts it.
+    entails
+        Whether the finding's category is the text's or a descendant, so that its score outlasts a contradiction.
+    """
+
+    score: Tensor
+    speaks: Tensor
+    contradicts: Tensor
+    entails: Tensor
+
+
 def compare(
     findings: FindingTensors, texts: FindingTensors, tables: SimilarityTables, weights: SimilarityWeights
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compare single findings with texts, by the table in the module's docstring.
+) -> Verdict:
+    """Compare all findings with all texts, [F, T], by the table in the module's docstring."""
+    slots_F1, slots_1T = Slots.of(findings).at((_ALL, None)), Slots.of(texts).at((None, _ALL))
+    region_FT = region_overlap(findings.sites_TS, texts.sites_TS, tables)
+    likeness_FT = likeness_of(slots_F1, slots_1T, region_FT, tables, weights)
+    return judge(slots_F1, slots_1T, region_FT, likeness_FT, tables, weights)
 
-    Returns
-    -------
-    score_FT, speaks_FT, contradicts_FT, entails_FT
-        The target of the pair alone, whether the finding speaks about the text, whether it contradicts it, and
-        whether the finding's category is the text's or a descendant (so that its score outlasts a contradiction).
+
+def judge(
+    finding: Slots, text: Slots, region: Tensor, likeness: Tensor, tables: SimilarityTables, weights: SimilarityWeights
+) -> Verdict:
+    """Judge pairs of a finding and a text, in whatever shape these broadcast to.
+
+    Parameters
+    ----------
+    finding, text
+        The pairs.
+    region
+        Their `region_overlap`.
+    likeness
+        s(k, l), which counts where neither is absent.
     """
-    category = tables.category_CC[findings.category_T][:, texts.category_T]
-    is_a = tables.is_a_CC[findings.category_T][:, texts.category_T]
-    includes = tables.is_a_CC[texts.category_T][:, findings.category_T].T
-    region, region_known = _region_overlap(findings, texts, tables)
-    slots = category * _slot_agreement(
-        findings, texts, region=region, region_known=region_known, tables=tables, weights=weights
-    )
+    is_a = tables.is_a_CC[finding.category, text.category]
+    includes = tables.is_a_CC[text.category, finding.category]
+    is_absent, text_absent = finding.certainty == ABSENT, text.certainty == ABSENT
+    unsure, text_unsure = finding.certainty == UNCERTAIN, text.certainty == UNCERTAIN
+    overlaps = (region > 0) & finding.has_sites & text.has_sites
 
-    absent_F, absent_T = (findings.certainty_T == ABSENT)[:, None], (texts.certainty_T == ABSENT)[None, :]
-    unsure_F, unsure_T = (findings.certainty_T == UNCERTAIN)[:, None], (texts.certainty_T == UNCERTAIN)[None, :]
-    image_covers = includes & _within(texts, findings, (region > 0) & region_known, rows_are_inner=False)
-    text_covers = is_a & _within(findings, texts, (region > 0) & region_known, rows_are_inner=True)
-
-    stated = ~absent_F & ~absent_T
-    denied = absent_F & image_covers
-    denies = ~absent_F & absent_T & text_covers
-    score = torch.where(stated, slots * torch.where(unsure_F ^ unsure_T, weights.uncertain, 1.0), 0.0)
-    score = torch.where(denied & absent_T, 1.0, score)
-    score = torch.where(denies & unsure_F, 1 - weights.uncertain, score)
-    speaks = (stated & (category > 0)) | denied | denies
-    contradicts = (denied & ~absent_T) | (denies & ~unsure_F)
-    return score, speaks, contradicts, torch.where(stated, is_a, speaks)
+    stated = ~is_absent & ~text_absent
+    denied = is_absent & includes & _within(text, finding, overlaps)
+    denies = ~is_absent & text_absent & is_a & _within(finding, text, overlaps)
+    score = torch.where(stated, likeness * torch.where(unsure ^ text_unsure, weights.uncertain, 1.0), 0.0)
+    score = torch.where(denied & text_absent, 1.0, score)
+    score = torch.where(denies & unsure, 1 - weights.uncertain, score)
+    related = tables.category_CC[finding.category, text.category] > 0
+    speaks = (stated & related) | denied | denies
+    contradicts = (denied & ~text_absent) | (denies & ~unsure)
+    return Verdict(score, speaks, contradicts, torch.where(stated, is_a, speaks))
 
 
-def _slot_agreement(
-    findings: FindingTensors,
-    texts: FindingTensors,
-    *,
-    region: Tensor,
-    region_known: Tensor,
-    tables: SimilarityTables,
-    weights: SimilarityWeights,
+def likeness_of(
+    finding: Slots, text: Slots, region: Tensor, tables: SimilarityTables, weights: SimilarityWeights
 ) -> Tensor:
-    """Weighted mean of 1 (the category), s_loc and s_sev over the slots both sides fill; [F, T] in (0, 1]."""
-    side_F, side_T = findings.laterality_T[:, None], texts.laterality_T[None, :]
-    side_known = (side_F != NONE) & (side_T != NONE)
-    one_is_bilateral = (side_F == _BILATERAL) ^ (side_T == _BILATERAL)
-    side = torch.where(side_F == side_T, 1.0, torch.where(one_is_bilateral, 0.5, 0.0))
+    """s_cat times the mean of 1 (the category), s_loc and s_sev over the slots both fill; the arguments of `judge`."""
+    side_known = (finding.laterality != NONE) & (text.laterality != NONE)
+    one_is_bilateral = (finding.laterality == _BILATERAL) ^ (text.laterality == _BILATERAL)
+    side = torch.where(finding.laterality == text.laterality, 1.0, torch.where(one_is_bilateral, 0.5, 0.0))
+    region_known = finding.has_sites & text.has_sites
     location = torch.where(side_known, side, 1.0) * torch.where(region_known, region, 1.0)
     location_known = side_known | region_known
 
-    rank_F, rank_T = findings.severity_T[:, None], texts.severity_T[None, :]
-    severity_known = (rank_F != NONE) & (rank_T != NONE)
-    severity = 1 - (rank_F - rank_T).abs() / tables.ranks
+    severity_known = (finding.severity != NONE) & (text.severity != NONE)
+    severity = 1 - (finding.severity - text.severity).abs() / tables.ranks
 
     total = weights.category + weights.location * location_known + weights.severity * severity_known
     agreed = (
         weights.category + weights.location * location * location_known + weights.severity * severity * severity_known
     )
-    return agreed / total
+    return tables.category_CC[finding.category, text.category] * (agreed / total)
 
 
-def _region_overlap(findings: FindingTensors, texts: FindingTensors, tables: SimilarityTables) -> tuple[Tensor, Tensor]:
-    """Overlap of the sites of findings and texts, and where both name any; [F, T].
+def region_overlap(sites_FS: Tensor, sites_TS: Tensor, tables: SimilarityTables) -> Tensor:
+    """Overlap of sets of sites, [F, T]; it means something where both sets name any.
 
     Each site takes its best counterpart; the overlap is the mean of both directions, 1 for equal sets.
     """
-    sites_FS, sites_TS = findings.sites_TS.float(), texts.sites_TS.float()
+    sites_FS, sites_TS = sites_FS.float(), sites_TS.float()
     best_FS = (sites_FS[:, None, :] * tables.site_SS).amax(dim=2)
     best_TS = (sites_TS[:, None, :] * tables.site_SS).amax(dim=2)
-    count_F, count_T = sites_FS.sum(dim=1), sites_TS.sum(dim=1)
-    forward = sites_FS @ best_TS.T / count_F.clamp(min=1)[:, None]
-    backward = best_FS @ sites_TS.T / count_T.clamp(min=1)[None, :]
-    return (forward + backward) / 2, (count_F > 0)[:, None] & (count_T > 0)[None, :]
+    forward_FT = sites_FS @ best_TS.T / sites_FS.sum(dim=1).clamp(min=1)[:, None]
+    backward_FT = best_FS @ sites_TS.T / sites_TS.sum(dim=1).clamp(min=1)[None, :]
+    return (forward_FT + backward_FT) / 2
 
 
-def _within(inner: FindingTensors, outer: FindingTensors, overlaps: Tensor, *, rows_are_inner: bool) -> Tensor:
-    """Whether the inner statement lies within every slot the outer one names; [F, T] as ``overlaps`` is."""
-
-    def pair(inner_X: Tensor, outer_X: Tensor) -> tuple[Tensor, Tensor]:
-        return (inner_X[:, None], outer_X[None, :]) if rows_are_inner else (inner_X[None, :], outer_X[:, None])
-
-    inner_side, outer_side = pair(inner.laterality_T, outer.laterality_T)
-    side = (outer_side == NONE) | (outer_side == inner_side) | ((outer_side == _BILATERAL) & (inner_side != NONE))
-    inner_rank, outer_rank = pair(inner.severity_T, outer.severity_T)
-    severity = (outer_rank == NONE) | (outer_rank == inner_rank)
-    _, outer_sites = pair(inner.sites_TS.any(dim=1), outer.sites_TS.any(dim=1))
-    return side & severity & (~outer_sites | overlaps)
+def _within(inner: Slots, outer: Slots, overlaps: Tensor) -> Tensor:
+    """Whether the inner statement lies within every slot the outer one names."""
+    side = (
+        (outer.laterality == NONE)
+        | (outer.laterality == inner.laterality)
+        | ((outer.laterality == _BILATERAL) & (inner.laterality != NONE))
+    )
+    severity = (outer.severity == NONE) | (outer.severity == inner.severity)
+    return side & severity & (~outer.has_sites | overlaps)

@@ -7,6 +7,7 @@ the column to the text's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -19,12 +20,18 @@ from medfilip.findings.ontology import Ontology
 VIEWS: tuple[str, ...] = ("frontal", "lateral", "unknown")
 """Order of the view codes; in an unknown view every category counts as visible."""
 
+SimilarityMode = Literal["factorised", "text_cosine", "category", "one_hot"]
+"""How alike two statements are taken to be; see `medfilip.similarity.targets`."""
+
 _ANCESTOR_SITE = 0.5  # "lung" and "lower lobe" overlap, but less than two names of one region
 
 
 class SimilarityWeights(Settings):
-    """Weights of the factorised similarity (method, section 4)."""
+    """Mode of the similarity matrix, and weights of its default mode ``factorised`` (method, section 4)."""
 
+    mode: SimilarityMode = Field(
+        default="factorised", description="targets: factorised, text_cosine (the authors'), category or one_hot"
+    )
     category: float = Field(default=0.5, gt=0, le=1, description="share of the category itself")
     location: float = Field(default=0.3, ge=0, le=1, description="share of the overlap of region and side")
     severity: float = Field(default=0.2, ge=0, le=1, description="share of the closeness of severity ranks")
