@@ -37,8 +37,9 @@ a text ("no consolidation" beats the partial similarity of "lung opacity"), but 
 category or below it gives (effusion on the right, none on the left).
 
 **Mask.** 1 where at least one finding of the image speaks about the text, else ``weights.silent``: 0 by default.
-With ``silent > 0`` a silent pair counts, with that weight, as if the report had negated the text's category: target 0
-for present and uncertain texts, 1 for absent ones. Categories not visible in the image's view are always masked out.
+With ``silent > 0`` a silent pair counts, with that weight times the category's ``SimilarityTables.silence_C``, as if
+the report had negated the text's category: target 0 for present and uncertain texts, 1 for absent ones. Categories
+not visible in the image's view are always masked out.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def similarity(
     if weights.silent:
         silent_target_T = (texts.certainty_T == ABSENT).float()
         target_NT = torch.where(spoken_NT > 0, target_NT, silent_target_T)
-    mask_NT = torch.where(spoken_NT > 0, 1.0, weights.silent)
+    mask_NT = torch.where(spoken_NT > 0, 1.0, weights.silent * tables.silence_C[texts.category_T])
     if view_N is not None:
         mask_NT = mask_NT * tables.visible_VC[view_N][:, texts.category_T]
     return target_NT, mask_NT

@@ -74,6 +74,9 @@ class SimilarityTables:
         float32: 1 within one region, 0.5 between a site and its ancestor, else 0.
     visible_VC
         bool: the category can be judged in the view.
+    silence_C
+        float32: how much a report's silence about the category says, as a factor of ``SimilarityWeights.silent``; 1
+        unless a corpus says otherwise.
     ranks
         Number of severity ranks.
     """
@@ -82,6 +85,7 @@ class SimilarityTables:
     is_a_CC: Tensor
     site_SS: Tensor
     visible_VC: Tensor
+    silence_C: Tensor
     ranks: int
 
     def to(self, device: torch.device | str) -> SimilarityTables:
@@ -91,6 +95,7 @@ class SimilarityTables:
             self.is_a_CC.to(device),
             self.site_SS.to(device),
             self.visible_VC.to(device),
+            self.silence_C.to(device),
             self.ranks,
         )
 
@@ -108,6 +113,7 @@ def build_tables(codebook: Codebook, weights: SimilarityWeights) -> SimilarityTa
         is_a_CC=torch.tensor(is_a),
         site_SS=torch.tensor(site),
         visible_VC=torch.tensor(visible),
+        silence_C=torch.ones(len(names)),
         ranks=len(codebook.severities),
     )
 

@@ -117,7 +117,7 @@ class Targets:
             first_V, distinct_T = _chosen(first_U, distinct_F[told_T])
             pairs = _Pairs.of(findings, first_U, first_V, tables=tables, weights=weights, embedding_FD=embedding_FD)
             target_NV, spoken_NV = _reduce(pairs, _Bags.of(owner_F, images, distinct_F))
-            mask_NV = _mask(spoken_NV, weights)
+            mask_NV = _mask(spoken_NV, tables.silence_C[findings.category_T[first_V]], weights)
             if view_N is not None:
                 mask_NV = mask_NV * tables.visible_VC[view_N][:, findings.category_T[first_V]]
             return cls(target_NV, mask_NV, distinct_T, owner_F[told_T])
@@ -329,13 +329,11 @@ def _spread(value_P: Tensor, place_P: Tensor, shape: tuple[int, int], *, elsewhe
     return value_P.new_full((shape[0] * shape[1],), elsewhere).scatter_(0, place_P, value_P).view(shape)
 
 
-def _mask(spoken_NV: Tensor, weights: SimilarityWeights) -> Tensor:
+def _mask(spoken_NV: Tensor, silence_V: Tensor, weights: SimilarityWeights) -> Tensor:
     """Weights of the pairs before views: bool where that is enough, which takes a quarter of the memory."""
     if weights.silent == 0:
         return spoken_NV
-    if weights.silent == 1:
-        return torch.ones_like(spoken_NV)
-    return torch.where(spoken_NV, 1.0, weights.silent)
+    return torch.where(spoken_NV, 1.0, weights.silent * silence_V)
 
 
 def _check_embedding(embedding_FD: Tensor | None, weights: SimilarityWeights) -> Tensor | None:
