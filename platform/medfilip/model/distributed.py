@@ -1,23 +1,25 @@
 """Several processes that compute the loss and the gradients of one.
 
-Every process embeds its part of the global batch, gathers everyone's embeddings and computes the loss of the *whole*
-batch. The gradient that reaches an embedding through the gathering is summed over processes, so each process holds
-`size` times the gradient of its own embeddings; averaging parameter gradients over processes undoes that factor and
-leaves exactly what one process would have computed, for the towers as for the scale and the bias.
+Every process embeds its part of the global batch and computes the part of the loss that belongs to its own images,
+against the texts of everyone. The parts *sum* to the loss of the whole batch, and so do the gradients: summing
+parameter gradients over processes leaves exactly what one process would have computed.
 
-Gradients are averaged here, after the backward pass, instead of by a wrapper around the model: the same code then
-runs in one process, under torchrun and under Ray Train.
+Gradients are summed here, after the backward pass, instead of by a wrapper around the model: the same code then runs
+in one process, under torchrun and under Ray Train.
+
+Legend of tensor names: X rows of one process, D any further dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+_BUCKET = 25 << 20  # elements of one all-reduce: large enough for bandwidth, small next to a model
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,63 @@ class World:
         return cls()
 
 
-def gather(part_XD: Tensor, world: World) -> Tensor:
-    """Concatenate the parts of all processes in rank order, differentiably; the parts may differ in length."""
+def lengths(part_XD: Tensor, world: World) -> list[int]:
+    """Return the number of rows that each process holds, in rank order."""
+    if world.size == 1:
+        return [len(part_XD)]
+    own = torch.tensor([len(part_XD)], device=part_XD.device)
+    found = torch.empty(world.size, dtype=own.dtype, device=own.device)
+    dist.all_gather_into_tensor(found, own)
+    return [int(length) for length in found.tolist()]
+
+
+def gather(part_XD: Tensor, world: World, sizes: Sequence[int] | None = None) -> Tensor:
+    """Concatenate the parts of all processes in rank order, without gradient; the parts may differ in length.
+
+    ``sizes`` are the lengths, if the caller knows them already.
+    """
     if world.size == 1:
         return part_XD
-    gathered: Tensor = _Gather.apply(part_XD, world)  # type: ignore[no-untyped-call]
-    return gathered
+    sizes = lengths(part_XD, world) if sizes is None else sizes
+    # Collectives want equal shapes: pad to the longest part, cut afterwards.
+    padded = part_XD.new_zeros((max(sizes), *part_XD.shape[1:]))
+    padded[: len(part_XD)] = part_XD
+    parts = [torch.empty_like(padded) for _ in range(world.size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, sizes, strict=True)])
+
+
+def total(value: Tensor, world: World) -> Tensor:
+    """Sum a tensor over processes, in place, and return it."""
+    if world.size > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def largest(value: Tensor, world: World) -> Tensor:
+    """Take the elementwise maximum over processes, in place, and return it."""
+    if world.size > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
+
+
+def pass_on(tensors: Sequence[Tensor], world: World, sizes: Sequence[int]) -> list[Tensor]:
+    """Send tensors to the next process of a ring and return those of the previous one.
+
+    Parameters
+    ----------
+    tensors
+        Each has as many rows as the part that is on its way through this process.
+    sizes
+        Rows of that part, and of the one that comes in.
+    """
+    coming = [tensor.new_empty((sizes[1], *tensor.shape[1:])) for tensor in tensors]
+    following, previous = (world.rank + 1) % world.size, (world.rank - 1) % world.size
+    operations = [dist.P2POp(dist.isend, tensor.contiguous(), following) for tensor in tensors if tensor.numel()]
+    operations += [dist.P2POp(dist.irecv, tensor, previous) for tensor in coming if tensor.numel()]
+    for request in dist.batch_isend_irecv(operations) if operations else ():
+        request.wait()
+    return coming
 
 
 def share_weights(model: nn.Module, world: World) -> None:
@@ -50,8 +103,8 @@ def share_weights(model: nn.Module, world: World) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Replace every gradient by its mean over processes; a parameter unused here counts with zeros."""
+def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace every gradient by its sum over processes; a parameter unused here counts with zeros."""
     if world.size == 1:
         return
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -59,34 +112,20 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in trainable if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world.size
-    for gradient, mean in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        for gradient, part in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, part_XD: Tensor, world: World) -> Tensor:
-        lengths = _lengths(part_XD, world)
-        # Collectives want equal shapes: pad to the longest part, cut afterwards.
-        padded = part_XD.new_zeros((max(lengths), *part_XD.shape[1:]))
-        padded[: len(part_XD)] = part_XD
-        parts = [torch.empty_like(padded) for _ in range(world.size)]
-        dist.all_gather(parts, padded)
-        ctx.start, ctx.length = sum(lengths[: world.rank]), len(part_XD)
-        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total[ctx.start : ctx.start + ctx.length], None
-
-
-def _lengths(part: Tensor, world: World) -> list[int]:
-    own = torch.tensor([len(part)], device=part.device)
-    lengths = [torch.empty_like(own) for _ in range(world.size)]
-    dist.all_gather(lengths, own)
-    return [int(length) for length in lengths]
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    buckets: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        if not buckets or tensor.numel() > room:
+            buckets.append([])
+            room = _BUCKET
+        buckets[-1].append(tensor)
+        room -= tensor.numel()
+    return buckets

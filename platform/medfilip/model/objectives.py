@@ -1,13 +1,34 @@
 """Training objectives as pure functions of logits, targets and mask.
 
+These are the definitions, on whole matrices and differentiable by autograd; `medfilip.model.contrastive` computes the
+same values and gradients block by block and over several processes, and is tested against them.
+
 Legend of tensor names: N images, T texts, both of the **global** batch.
 """
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Objective = Literal["soft_sigmoid", "soft_infonce", "mse_bce", "infonce"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+def objective_loss(objective: Objective, logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """Compute an objective by name; for ``infonce`` the target marks each image's own texts with 1."""
+    match objective:
+        case "soft_sigmoid":
+            return soft_sigmoid(logits_NT, target_NT, mask_NT)
+        case "mse_bce":
+            return mse_bce(logits_NT, target_NT, mask_NT)
+        case "soft_infonce":
+            return soft_infonce(logits_NT, target_NT, mask_NT)
+        case "infonce":
+            return infonce(logits_NT, target_NT)
 
 
 def soft_sigmoid(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -26,9 +47,18 @@ def soft_sigmoid(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tenso
     Tensor
         The mean over the weight, a scalar; 0 if everything is masked out.
     """
-    loss_NT = functional.binary_cross_entropy_with_logits(logits_NT, target_NT.to(logits_NT.dtype), reduction="none")
-    weight_NT = mask_NT.to(loss_NT.dtype)
-    return (loss_NT * weight_NT).sum() / weight_NT.sum().clamp(min=1e-6)
+    return _weighted_mean(_bce(logits_NT, target_NT), mask_NT)
+
+
+def mse_bce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """Squared error plus binary cross entropy of the same logits (Liang et al. 2025, section III-D).
+
+    Kept for comparison: the optimum of the first term is logit = target, that of the second sigmoid(logit) = target,
+    so that the two pull apart and the outputs are no probabilities (method, section 5). The authors' code masks
+    nothing; ``mask_NT`` of ones gives their form.
+    """
+    squared_NT = (logits_NT - target_NT.to(logits_NT.dtype)).square()
+    return _weighted_mean(squared_NT + _bce(logits_NT, target_NT), mask_NT)
 
 
 def soft_infonce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -45,6 +75,15 @@ def soft_infonce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tenso
 def infonce(logits_NT: Tensor, own_NT: Tensor) -> Tensor:
     """CLIP's objective with several texts an image: own texts are positives, all others negatives (the baseline)."""
     return soft_infonce(logits_NT, own_NT, torch.ones_like(logits_NT))
+
+
+def _bce(logits_NT: Tensor, target_NT: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits_NT, target_NT.to(logits_NT.dtype), reduction="none")
+
+
+def _weighted_mean(loss_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    weight_NT = mask_NT.to(loss_NT.dtype)
+    return (loss_NT * weight_NT).sum() / weight_NT.sum().clamp(min=1e-6)
 
 
 def _cross_entropy(logits_AB: Tensor, target_AB: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from medfilip.model.objectives import infonce, soft_infonce, soft_sigmoid
+from medfilip.model.objectives import infonce, mse_bce, soft_infonce, soft_sigmoid
 
 
 def example(seed=0, n=4, t=6):
@@ -33,6 +33,22 @@ def test_the_optimum_of_soft_sigmoid_is_the_target():
     logits = torch.logit(target).requires_grad_()
     soft_sigmoid(logits, target, mask).backward()
     assert logits.grad.abs().max() < 1e-12
+
+
+def test_mse_bce_against_a_loop_and_its_two_terms_pull_apart():
+    logits, target, mask = example()
+    total = 0.0
+    for z, y, m in zip(logits.flatten().tolist(), target.flatten().tolist(), mask.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-z))
+        total += m * ((z - y) ** 2 - (y * math.log(p) + (1 - y) * math.log(1 - p)))
+    assert mse_bce(logits, target, mask).item() == pytest.approx(total / mask.sum().item(), rel=1e-12)
+    ones = torch.ones(1, 1, dtype=torch.float64)
+    gradients = []
+    for optimum in (1.0, 20.0):  # of the squared error, and nearly of the cross entropy
+        logit = (ones * optimum).requires_grad_()
+        mse_bce(logit, ones, ones).backward()
+        gradients.append(logit.grad.item())
+    assert gradients[0] < -0.2 and gradients[1] > 30
 
 
 def test_soft_infonce_against_a_loop():
@@ -60,13 +76,13 @@ def test_infonce_with_one_text_an_image_is_clips():
     torch.testing.assert_close(infonce(logits, torch.eye(5, dtype=torch.float64)), expected)
 
 
-@pytest.mark.parametrize("objective", [soft_sigmoid, soft_infonce])
+@pytest.mark.parametrize("objective", [soft_sigmoid, mse_bce, soft_infonce])
 def test_gradients(objective):
     logits, target, mask = example()
     assert gradcheck(lambda z: objective(z, target, mask), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("objective", [soft_sigmoid, soft_infonce])
+@pytest.mark.parametrize("objective", [soft_sigmoid, mse_bce, soft_infonce])
 def test_masked_pairs_have_no_say_and_all_masked_is_zero(objective):
     logits, target, mask = example()
     changed = torch.where(mask > 0, target, 1 - target)
