@@ -1,6 +1,7 @@
 """Image and text tower in one joint space, with the learnable scale and bias of their logits.
 
-Legend of tensor names: N images, H and W their sides, T texts, K tokens, D joint dimension.
+Legend of tensor names: I images, N studies, H and W sides of an image, T texts, U distinct texts, K tokens, D joint
+dimension.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from medfilip.model.config import ModelConfig
 from medfilip.model.encoders import build_text, build_vision
-from medfilip.model.tokenizer import Tokenizer
+from medfilip.model.tokenizer import Tokenizer, Tokens
 
 _MAX_LOG_SCALE = math.log(100.0)  # as CLIP: beyond it the loss landscape becomes a staircase
 
@@ -37,18 +38,37 @@ class DualEncoder(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         self.bias = nn.Parameter(torch.tensor(config.logit_bias))
 
-    def encode_image(self, pixels_N1HW: Tensor) -> Tensor:
-        """Embed grey images; [N, D] of unit length."""
-        return functional.normalize(self.image(pixels_N1HW), dim=-1)
+    def encode_image(self, pixels_I1HW: Tensor, study_I: Tensor | None = None, studies: int = 0) -> Tensor:
+        """Embed grey images, or studies of several images.
+
+        Parameters
+        ----------
+        pixels_I1HW
+            Images.
+        study_I, studies
+            int64 index of the study that each image belongs to, and how many studies there are; every study needs an
+            image. Without it every image stands for itself.
+
+        Returns
+        -------
+        Tensor
+            [N, D] of unit length, N images or studies: the views of a study are averaged before they are normalised.
+        """
+        return self.join(self.image(pixels_I1HW), study_I, studies)
+
+    def join(self, image_ID: Tensor, study_I: Tensor | None = None, studies: int = 0) -> Tensor:
+        """Pool the output of the image tower by study, and normalise it; see `encode_image`."""
+        return functional.normalize(image_ID if study_I is None else _mean(image_ID, study_I, studies), dim=-1)
+
+    def encode_tokens(self, tokens: Tokens) -> Tensor:
+        """Embed texts that were tokenised before; [T, D] of unit length."""
+        device = self.bias.device
+        distinct_UD = functional.normalize(self.text(tokens.ids_UK.to(device), tokens.mask_UK.to(device)), dim=-1)
+        return distinct_UD[tokens.position_T.to(device)]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts; [T, D] of unit length. Equal texts are computed once."""
-        distinct = list(dict.fromkeys(texts))
-        position = {text: index for index, text in enumerate(distinct)}
-        ids_TK, mask_TK = self.tokenizer.encode(distinct)
-        device = self.bias.device
-        distinct_TD = functional.normalize(self.text(ids_TK.to(device), mask_TK.to(device)), dim=-1)
-        return distinct_TD[torch.tensor([position[text] for text in texts], device=device)]
+        return self.encode_tokens(self.tokenizer.tokens(texts))
 
     def logits(self, image_ND: Tensor, text_TD: Tensor) -> Tensor:
         """Scaled and shifted cosines [N, T]: their sigmoid says how well a text describes an image."""
@@ -70,4 +90,14 @@ class DualEncoder(nn.Module):
 
     def scale(self) -> Tensor:
         """Return the scale of the logits, at most 100."""
-        return self.log_scale.clamp(max=_MAX_LOG_SCALE).exp()
+        return limited_scale(self.log_scale)
+
+
+def limited_scale(log_scale: Tensor) -> Tensor:
+    """Return the scale of the logits from its logarithm, at most 100."""
+    return log_scale.clamp(max=_MAX_LOG_SCALE).exp()
+
+
+def _mean(image_ID: Tensor, study_I: Tensor, studies: int) -> Tensor:
+    total_ND = image_ID.new_zeros(studies, image_ID.shape[1]).index_add(0, study_I, image_ID)
+    return total_ND / torch.bincount(study_I, minlength=studies).clamp(min=1)[:, None].to(image_ID.dtype)

@@ -9,62 +9,50 @@ Legend of tensor names: N images, C channels, H height, W width, T texts, K toke
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, BertConfig, ConvNextConfig
+from transformers import AutoConfig, AutoModel, BertConfig
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.model import residual_hub  # noqa: F401 - registers the presets' backbone
 from medfilip.model.config import ModelConfig
+from medfilip.model.residual import MODEL_TYPE, ResidualNet
 
 _VISION: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_sizes": [32, 64, 96], "depths": [1, 1, 1], "patch_size": 2},
-    "small": {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 6, 2], "patch_size": 4},
+    "tiny": {"widths": [16, 32, 64, 96], "depths": [0, 1, 1]},
+    "small": {"widths": [16, 32, 64, 128, 192], "depths": [0, 1, 2, 2]},
+    "base": {"widths": [32, 64, 128, 256, 512], "depths": [1, 2, 4, 2]},
 }
 _WORD_DEVIATION = 0.1
-_STEM_WIDTH = {"tiny": 16, "small": 32}
-_CONTRAST = 9  # side of the window whose mean is taken away, in pixels
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "longformer", "mpnet",
+     "data2vec-text", "ibert"}
+)  # fmt: skip
 _TEXT: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192},
-    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 1024},
+    "small": {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 384},
+    "base": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048},
 }
-
-
-class Stem(nn.Module):
-    """First layer of the encoders from scratch: the image and its local contrast at full resolution.
-
-    A pneumothorax is a faint edge and a nodule a few pixels of a small input; a backbone that begins with large
-    patches of plain grey learns neither from few images. Measured on 140 phantoms at 64 px with direct supervision:
-    mean AUROC .917 with this stem against .864 without, pneumothorax .99 against .85.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(2, width, kernel_size=3, padding=1)
-
-    def forward(self, grey_N1HW: Tensor) -> Tensor:
-        """Return [N, width, H, W]."""
-        half = _CONTRAST // 2
-        mean_N1HW = functional.avg_pool2d(grey_N1HW, _CONTRAST, stride=1, padding=half, count_include_pad=False)
-        detail_N1HW = grey_N1HW - mean_N1HW
-        detail_N1HW = detail_N1HW / (detail_N1HW.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-6)
-        return functional.gelu(self.convolution(torch.cat([grey_N1HW, detail_N1HW], dim=1)))
 
 
 class ImageEncoder(nn.Module):
-    """Stem → backbone → cells of a coarse grid → joint space.
+    """Backbone → cells of a coarse grid → joint space.
 
     Global averaging would forget where something is, and "left" against "right" is half of what reports say. The
     cells keep place; beside them the strongest response anywhere keeps small findings from drowning in the mean.
     """
 
-    def __init__(
-        self, stem: nn.Module | None, backbone: nn.Module, *, channels: int, width: int, grid: int, dim: int
-    ) -> None:
+    def __init__(self, backbone: nn.Module, *, channels: int, width: int, grid: int, dim: int) -> None:
         super().__init__()
-        self.stem, self.backbone, self.channels, self.grid = stem, backbone, channels, grid
+        self.backbone, self.channels, self.grid = backbone, channels, grid
+        # Transformers learn positions for one input size; those that can be asked for another one are.
+        resizes = "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if resizes else {}
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width * (grid**2 + 1), dim)
 
@@ -83,9 +71,37 @@ class ImageEncoder(nn.Module):
         mean = pixels_N1HW.mean(dim=(1, 2, 3), keepdim=True)
         deviation = pixels_N1HW.std(dim=(1, 2, 3), keepdim=True, correction=0)
         standard_N1HW = (pixels_N1HW - mean) / (deviation + 1e-6)
-        input_NCHW = standard_N1HW.expand(-1, self.channels, -1, -1) if self.stem is None else self.stem(standard_N1HW)
-        hidden: Tensor = self.backbone(input_NCHW).last_hidden_state
-        return hidden if hidden.ndim == 4 else _tokens_to_map(hidden)
+        hidden = self._hidden(standard_N1HW)
+        return hidden if hidden.ndim == 4 else _tokens_to_map(hidden, self._side(pixels_N1HW, hidden))
+
+    @torch.no_grad()
+    def patches(self, pixels_N1HW: Tensor) -> int | None:
+        """Return how many patches the side of an image has; ``None`` if the backbone gives a map and not a sequence."""
+        hidden = self._hidden(pixels_N1HW)
+        return None if hidden.ndim == 4 else self._side(pixels_N1HW, hidden)
+
+    def _hidden(self, grey_N1HW: Tensor) -> Tensor:
+        found = self.backbone(grey_N1HW.expand(-1, self.channels, -1, -1), **self.options)
+        hidden: Tensor = found if isinstance(found, Tensor) else found.last_hidden_state
+        return hidden
+
+    def _side(self, pixels_N1HW: Tensor, hidden_NLC: Tensor) -> int:
+        # The length alone does not say it: four patches, a class token and four registers are nine.
+        size = getattr(self.backbone.config, "patch_size", None)
+        side = pixels_N1HW.shape[-1] // size if isinstance(size, int) else 0
+        return side if 0 < side**2 <= hidden_NLC.shape[1] else math.isqrt(hidden_NLC.shape[1])
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Switch to training, with the running statistics of batch normalisation left as they are.
+
+        A ResNet-50 that was trained elsewhere keeps its statistics: computed over the part of a batch that one process
+        holds, they would make two processes differ from one, and drift.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
 
 class TextEncoder(nn.Module):
@@ -114,22 +130,18 @@ def build_vision(config: ModelConfig, *, pretrained: bool) -> tuple[ImageEncoder
 
     ``pretrained`` reads the weights of ``config.vision`` too; a checkpoint that is being loaded brings its own.
     """
-    stem = Stem(_STEM_WIDTH[config.preset]) if config.vision is None else None
-    if config.vision_config is not None:
-        resolved = _from_dict(config.vision_config)
-    elif config.vision is not None:
-        resolved = _from_name(config.vision)
-    else:
-        sizes = _VISION[config.preset]
-        resolved = ConvNextConfig(
-            num_channels=_STEM_WIDTH[config.preset], num_stages=len(sizes["depths"]), drop_path_rate=0.0,
-            layer_scale_init_value=0.0, image_size=config.image_size, **sizes,
-        )  # fmt: skip
-    backbone = _build(config.vision if pretrained else None, resolved)
+    stored = config.vision_config
+    if config.vision is None and (stored is None or stored["model_type"] == MODEL_TYPE):
+        net = ResidualNet.from_config(stored or _VISION[config.preset])
+        return ImageEncoder(
+            net, channels=1, width=net.widths[-1], grid=config.grid, dim=config.embed_dim
+        ), net.to_config()
+    resolved = _from_dict(stored) if stored is not None else _from_name(str(config.vision))
+    backbone = _build(config.vision if pretrained else None, _without_dropout(resolved))
     sizes_of_stages = getattr(resolved, "hidden_sizes", None)
     width = int(sizes_of_stages[-1] if sizes_of_stages else resolved.hidden_size)
     channels = int(getattr(resolved, "num_channels", 3))
-    encoder = ImageEncoder(stem, backbone, channels=channels, width=width, grid=config.grid, dim=config.embed_dim)
+    encoder = ImageEncoder(backbone, channels=channels, width=width, grid=config.grid, dim=config.embed_dim)
     return encoder, resolved.to_dict()
 
 
@@ -144,11 +156,41 @@ def build_text(config: ModelConfig, vocabulary: int, *, pretrained: bool) -> tup
             vocab_size=vocabulary, max_position_embeddings=config.max_tokens, type_vocab_size=1, pad_token_id=0,
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **_TEXT[config.preset],
         )  # fmt: skip
-    backbone = _build(config.text if pretrained else None, resolved)
+    _check_length(resolved, config)
+    backbone = _build(config.text if pretrained else None, _without_dropout(resolved))
     if config.text is None:
         # Positions start as large as words otherwise, and make all texts alike; words should lead.
         nn.init.normal_(backbone.get_input_embeddings().weight, std=_WORD_DEVIATION)  # type: ignore[operator]
     return TextEncoder(backbone, int(resolved.hidden_size), config), resolved.to_dict()
+
+
+def checkpoint_activations(encoder: ImageEncoder | TextEncoder) -> None:
+    """Recompute activations in the backward pass instead of keeping them: a third more time for far less memory.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if the backbone cannot.
+    """
+    backbone: Any = encoder.backbone
+    if not getattr(backbone, "supports_gradient_checkpointing", False):
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The backbone {type(backbone).__name__} cannot recompute its activations.",
+            fix="Set activation_checkpointing=false, and micro_batch to what fits into memory.",
+        )
+    if hasattr(backbone, "activation_checkpointing_enable"):
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    else:  # its name in transformers before 5.20
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _without_dropout(resolved: Any) -> Any:
+    """Switch every kind of drop-out off: a step is a function of model and batch, whoever computes which part of it."""
+    for name, value in resolved.to_dict().items():
+        if isinstance(value, float) and ("drop" in name) and value:
+            setattr(resolved, name, 0.0)
+    return resolved
 
 
 def _from_dict(stored: dict[str, Any]) -> Any:
@@ -166,23 +208,46 @@ def _from_name(name: str) -> Any:
 def _build(name: str | None, resolved: Any) -> nn.Module:
     try:
         if name is None:
-            model = AutoModel.from_config(resolved, trust_remote_code=False)
+            model = AutoModel.from_config(resolved, trust_remote_code=False, dtype=torch.float32)
         else:
-            model = AutoModel.from_pretrained(name, config=resolved, trust_remote_code=False, use_safetensors=True)
+            # Some are published in half precision, which serves but does not learn.
+            model = AutoModel.from_pretrained(
+                name, config=resolved, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
     except (OSError, ValueError, TypeError) as error:
         raise _unreadable(name or str(resolved.model_type)) from error
-    # The poolers of these architectures are not used; their parameters would never get a gradient.
-    if getattr(model, "pooler", None) is not None and isinstance(model.pooler, nn.Module):
-        model.pooler = None
+    # Poolers are not used, and the parameters of those that have any would never get a gradient. Most architectures
+    # can do without one, ResNets call theirs in any case: a module that does nothing suits both.
+    if isinstance(getattr(model, "pooler", None), nn.Module) and any(True for _ in model.pooler.parameters()):
+        model.pooler = nn.Identity()
     if resolved.model_type in ("convnext", "convnextv2"):
         model.layernorm = nn.Identity()  # there it serves the pooler only
+    for part, parameter in model.named_parameters():
+        if part.endswith("mask_token"):  # stands for hidden patches, and none are hidden here: it gets no gradient
+            parameter.requires_grad_(requires_grad=False)
     assert isinstance(model, nn.Module)
     return model
 
 
-def _tokens_to_map(hidden_NLC: Tensor) -> Tensor:
+def _check_length(resolved: Any, config: ModelConfig) -> None:
+    """Refuse texts longer than a text encoder has positions for; it would fail in the middle of an epoch."""
+    positions = getattr(resolved, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:  # relative positions have no limit
+        return
+    # Encoders of the RoBERTa family number positions from behind the padding id.
+    if resolved.model_type in _OFFSET_POSITIONS:
+        positions -= int(resolved.pad_token_id or 0) + 1
+    if config.max_tokens > positions:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"model.max_tokens is {config.max_tokens}; the text encoder '{config.text or resolved.model_type}' reads "
+            f"at most {positions} tokens.",
+            fix=f"Set model.max_tokens={positions} or less.",
+        )
+
+
+def _tokens_to_map(hidden_NLC: Tensor, side: int) -> Tensor:
     """Arrange the patch tokens of a transformer as a square map, leaving out leading class or register tokens."""
-    side = int(hidden_NLC.shape[1] ** 0.5)
     patches_NLC = hidden_NLC[:, -(side * side) :]
     return patches_NLC.transpose(1, 2).reshape(len(hidden_NLC), -1, side, side)
 
@@ -191,5 +256,6 @@ def _unreadable(name: str) -> MedfilipError:
     return MedfilipError(
         ErrorCode.CONFIG_INVALID,
         f"The encoder '{name}' is no Hugging Face model that can be read without remote code.",
-        fix="Give a local folder with config.json and model.safetensors, or a name that is in the local cache.",
+        fix="Give a local folder with config.json and model.safetensors, or a name that is in the local cache. "
+        "'medfilip convert-weights' makes such a folder from a pytorch_model.bin.",
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +20,36 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.knowledge.inject import fit_text
 
+_REMEMBERED = 200_000
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids, each distinct text once.
+
+    Attributes
+    ----------
+    ids_UK, mask_UK
+        int64; the mask is 0 on padding.
+    position_T
+        int64, the row of each text.
+    """
+
+    ids_UK: Tensor
+    mask_UK: Tensor
+    position_T: Tensor
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """Move all three to a device."""
+        moved = (value.to(device, non_blocking=True) for value in (self.ids_UK, self.mask_UK, self.position_T))
+        return Tokens(*moved)
+
+
 class Tokenizer:
-    """Encodes texts to padded ids; a text that is too long is cut, never an error.
+    """Encodes texts to padded ids; a text that is too long loses phrases from its end, never an error.
 
     Parameters
     ----------
@@ -32,11 +57,18 @@ class Tokenizer:
         A ``tokenizers.Tokenizer``.
     max_tokens
         Length limit, special tokens included.
+
+    Attributes
+    ----------
+    pad
+        The token that fills rows up.
     """
 
     def __init__(self, backend: Any, max_tokens: int) -> None:
-        self._backend = backend
+        self._backend, self.max_tokens = backend, max_tokens
         self._backend.enable_truncation(max_length=max_tokens)
+        # Many tokenizer.json pad by themselves, and the mask would take their padding for words.
+        self._backend.no_padding()
         pad = next((name for name in ("[PAD]", "<pad>") if backend.token_to_id(name) is not None), None)
         if pad is None:
             raise MedfilipError(
@@ -44,7 +76,8 @@ class Tokenizer:
                 "The tokenizer of the text encoder has no [PAD] or <pad> token.",
                 fix="Choose an encoder (BERT-like) text model.",
             )
-        self._backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
+        self.pad, self._pad = pad, int(backend.token_to_id(pad))
+        self._ids: dict[str, list[int]] = {}
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary: int, max_tokens: int) -> Tokenizer:
@@ -86,20 +119,58 @@ class Tokenizer:
         """Return the content of a ``tokenizer.json``."""
         return str(self._backend.to_str())
 
+    def copy_of_backend(self) -> Any:
+        """Return a ``tokenizers.Tokenizer`` that neither cuts nor pads by itself."""
+        copied = Backend.from_str(self.to_json())
+        copied.no_truncation()
+        return copied
+
     @property
     def size(self) -> int:
         """Number of known tokens."""
         return int(self._backend.get_vocab_size())
 
-    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode(self, texts: Sequence[str], *, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """Encode texts.
+
+        Parameters
+        ----------
+        texts
+            Any number of them.
+        multiple
+            Pad to a multiple of this length: compiled encoders and matrix units like few different shapes.
 
         Returns
         -------
         ids_TK, mask_TK
             int64; K is the length of the longest text, at most ``max_tokens``; the mask is 0 on padding.
         """
-        encoded = self._backend.encode_batch(list(texts))
-        ids_TK = torch.tensor([item.ids for item in encoded], dtype=torch.int64)
-        mask_TK = torch.tensor([item.attention_mask for item in encoded], dtype=torch.int64)
+        rows = self._rows(texts)
+        longest = max(map(len, rows), default=1)
+        width = min(-(-longest // multiple) * multiple, max(self.max_tokens, longest))
+        ids_TK = torch.full((len(rows), width), self._pad, dtype=torch.int64)
+        flat = torch.tensor([number for row in rows for number in row], dtype=torch.int64)
+        mask_TK = (torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]).to(torch.int64)
+        ids_TK[mask_TK.to(torch.bool)] = flat
         return ids_TK, mask_TK
+
+    def tokens(self, texts: Sequence[str], *, multiple: int = 1) -> Tokens:
+        """Encode the distinct ones of some texts, in the order of their first appearance."""
+        position = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        ids_UK, mask_UK = self.encode(list(position), multiple=multiple)
+        return Tokens(ids_UK, mask_UK, torch.tensor([position[text] for text in texts], dtype=torch.int64))
+
+    def _count(self, text: str) -> int:
+        """Count the tokens of a text that is not cut."""
+        encoding = self._backend.encode(text)
+        return len(encoding.ids) + sum(len(rest.ids) for rest in encoding.overflowing)
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Look texts up among those encoded before; training meets the same ones in every epoch."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if len(self._ids) + len(new) > _REMEMBERED:
+            self._ids.clear()
+            new = list(dict.fromkeys(texts))
+        fitting = [fit_text(text, self._count, self.max_tokens) for text in new]
+        self._ids.update(zip(new, (item.ids for item in self._backend.encode_batch(fitting)), strict=True))
+        return [self._ids[text] for text in texts]

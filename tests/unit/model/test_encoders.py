@@ -81,3 +81,11 @@ def test_an_encoder_that_is_not_there_is_a_clear_error():
     with pytest.raises(MedfilipError, match="/nowhere") as caught:
         build_vision(ModelConfig(vision="/nowhere"), pretrained=True)
     assert caught.value.code == ErrorCode.CONFIG_INVALID
+
+
+def test_weights_as_a_pickle_are_not_read(local_encoders, tmp_path):
+    vision = tmp_path / "vit"
+    torch.save(ViTModel.from_pretrained(vision).state_dict(), vision / "pytorch_model.bin")
+    (vision / "model.safetensors").unlink()
+    with pytest.raises(MedfilipError, match="convert-weights"):
+        build_vision(ModelConfig(image_size=32, vision=str(vision)), pretrained=True)

@@ -52,3 +52,19 @@ def test_an_unknown_text_encoder_is_a_clear_error():
 def test_a_word_outside_the_vocabulary_is_spelled():
     ids, mask = trained(32).encode(["pneumothorax"])
     assert mask.sum() > 3 and (ids != 1).all()
+
+
+def test_a_text_that_is_too_long_loses_phrases_not_half_of_one():
+    tokenizer = Tokenizer.train(["no left effusion. dense white lung, fluffy edges, air bronchograms"], vocabulary=300,
+                                max_tokens=10)  # fmt: skip
+    long = "no left effusion. dense white lung, fluffy edges, air bronchograms"
+    assert torch.equal(tokenizer.encode([long])[0], tokenizer.encode(["no left effusion. dense white lung"])[0])
+    assert tokenizer.encode(["effusion " * 50])[0].shape[1] <= 10
+
+
+def test_tokens_hold_each_text_once_and_widths_are_multiples():
+    tokenizer = Tokenizer.train(["nodule mass effusion"], vocabulary=100, max_tokens=16)
+    tokens = tokenizer.tokens(["mass", "nodule effusion", "mass"], multiple=8)
+    assert tokens.ids_UK.shape == (2, 8) and tokens.position_T.tolist() == [0, 1, 0]
+    assert tokens.mask_UK.sum(dim=1).tolist() == [3, 4]
+    assert tokenizer.encode([])[0].shape == (0, 1)
