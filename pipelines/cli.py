@@ -15,6 +15,7 @@ from medfilip._version import __version__
 from pipelines.guard import guarded
 from pipelines.job import JOBS, Job
 from pipelines.knowledge_commands import knowledge
+from pipelines.model_commands import convert_weights, export_model
 
 if TYPE_CHECKING:
     from medfilip.core.settings import Settings
@@ -131,6 +132,8 @@ for _job in JOBS.values():
 
 
 app.add_typer(knowledge, name="knowledge")
+app.command("export-model")(export_model)
+app.command("convert-weights")(convert_weights)
 
 
 @app.command(cls=JobCommand)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from medfilip.answers import ImageFacts
-from medfilip.imaging.intake import QualityChecks, take_in
+from medfilip.imaging.given import ACCEPTING
+from medfilip.imaging.intake import take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import to_model, to_store
 from serve.messages import Decoded, Refused, refusing
-
-_CHECKS = QualityChecks(not_chest="accept")
-"""An image that looks like no chest is answered with a warning: whoever asked shall see why it is worth less."""
 
 
 class DecoderService:
@@ -39,7 +37,7 @@ class DecoderService:
         self._decoder.close()
 
     def _decode(self, data: bytes) -> Decoded:
-        image = take_in(data, self._limits, self._decoder, checks=_CHECKS)
+        image = take_in(data, self._limits, self._decoder, checks=ACCEPTING)
         facts = ImageFacts(
             view=image.view,
             rows=image.pixels.shape[0],

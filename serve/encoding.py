@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medfilip._version import __version__
-from medfilip.answers import LICENSED, SYNTHETIC, DiagnosedFinding, LabelFacts, ModelCard
+from medfilip.answers import LICENSED, SYNTHETIC, LabelFacts, ModelCard
 from medfilip.core.errors import ErrorCode
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
@@ -101,21 +101,7 @@ class EncoderService:
     def _score(self, embedding: FloatArray, labels: tuple[str, ...]) -> Scored:
         bank = self._bank(labels)
         scores = self._diagnoser.score(embedding[None], bank)
-        return Scored(
-            tuple(
-                DiagnosedFinding(
-                    label=label,
-                    category=bank.categories[at],
-                    probability=float(scores.probability_NL[0, at]),
-                    calibrated=scores.calibrated[at],
-                    calibration=scores.basis_L[at],
-                    positive_score=float(scores.positive_NL[0, at]),
-                    negative_score=float(scores.negative_NL[0, at]),
-                )
-                for at, label in enumerate(labels)
-            ),
-            bank.fingerprint,
-        )
+        return Scored(self._diagnoser.findings(scores, bank)[0], bank.fingerprint)
 
     def _bank(self, labels: tuple[str, ...]) -> LabelBank:
         if labels not in self._banks:

@@ -70,6 +70,9 @@ class ErrorCode(StrEnum):
     IMAGE_DECODE_TIMEOUT = "image_decode_timeout"
     # model, training, evaluation
     CHECKPOINT_INVALID = "checkpoint_invalid"
+    WEIGHTS_UNSAFE = "weights_unsafe"
+    WEIGHTS_UNREADABLE = "weights_unreadable"
+    WEIGHTS_UNFIT = "weights_unfit"
     NO_TRAINING_PAIRS = "no_training_pairs"
     NOT_ENOUGH_DATA = "not_enough_data"
     TRAINING_DIVERGED = "training_diverged"

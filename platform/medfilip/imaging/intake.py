@@ -72,8 +72,18 @@ def take_in(
     MedfilipError
         As `medfilip.imaging.reader.read_image`; ``IMAGE_NOT_CHEST`` with the reason if the pixels show no chest.
     """
+    return judge(read_image(data, limits, decoder), checks=checks, stated_view=stated_view)
+
+
+def judge(image: Radiograph, *, checks: QualityChecks | None = None, stated_view: str | None = None) -> Radiograph:
+    """Judge an image that was read and set it upright: the second half of `take_in`.
+
+    Raises
+    ------
+    MedfilipError
+        ``IMAGE_NOT_CHEST`` with the reason if the pixels show no chest and ``checks`` refuse that.
+    """
     checks = checks or QualityChecks()
-    image = read_image(data, limits, decoder)
     found = assess(image.pixels)
     if found.not_chest_reason is not None and checks.not_chest == "refuse":
         raise MedfilipError(

@@ -19,28 +19,37 @@ from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_bytes
+from medfilip.knowledge.inject import InjectionMode
 from medfilip.model.calibration import Calibration
 from medfilip.model.config import ModelConfig
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.tokenizer import Tokenizer
 
-HASHES = "hashes.json"
-REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", "versions.json", "calibration.json", "metrics.json")
+HASHES, WEIGHTS = "hashes.json", "model.safetensors"
+REQUIRED = ("config.json", WEIGHTS, "tokenizer.json", "versions.json", "calibration.json", "metrics.json")
 _T = TypeVar("_T")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Versions:
-    """What a model's numbers depend on beside its weights."""
+    """What a model's numbers depend on beside its weights.
+
+    Attributes
+    ----------
+    injection
+        How attributes were written into the training texts, and are into prompts.
+    """
 
     ontology: str
     knowledge: str
     synthetic: bool
+    injection: InjectionMode = "conditioned"
     medfilip: str = __version__
 
 
@@ -63,6 +72,7 @@ def save_checkpoint(
     calibration: Calibration | None = None,
     metrics: Mapping[str, Any] | None = None,
     extra: Mapping[str, bytes] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> str:
     """Write a checkpoint and return the model's fingerprint.
 
@@ -72,14 +82,17 @@ def save_checkpoint(
         Is created; files of an earlier checkpoint in it are overwritten.
     extra
         Further files by plain name.
+    weights
+        Instead of the model's own: an average, or whole tensors of a model that is divided among processes.
     """
     config = model.config.model_dump(mode="json")
-    weights = safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()})
-    name = fingerprint({"config": config, "weights": sha256_bytes(weights)})
+    chosen = model.state_dict() if weights is None else weights
+    packed = safetensors.torch.save({name: value.contiguous() for name, value in chosen.items()})
+    name = fingerprint({"config": config, "weights": sha256_bytes(packed)})
     calibration = calibration or Calibration()
     content = {
         "config.json": _json(config),
-        "model.safetensors": weights,
+        WEIGHTS: packed,
         "tokenizer.json": model.tokenizer.to_json().encode(),
         "versions.json": _json(versions.__dict__),
         "calibration.json": _json(calibration.model_dump(mode="json")),
@@ -112,9 +125,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     calibration = _parse(folder, "calibration.json", lambda: Calibration.model_validate_json(files["calibration.json"]))
     metrics = _parse(folder, "metrics.json", lambda: dict(json.loads(files["metrics.json"])))
     model = _parse(folder, "config.json", lambda: DualEncoder(config, tokenizer, pretrained=False))
-    weights = _parse(folder, "model.safetensors", lambda: safetensors.torch.load(files["model.safetensors"]))
-    _parse(folder, "model.safetensors", lambda: model.load_state_dict(weights))
-    name = fingerprint({"config": config.model_dump(mode="json"), "weights": sha256_bytes(files["model.safetensors"])})
+    weights = _parse(folder, WEIGHTS, lambda: safetensors.torch.load(files[WEIGHTS]))
+    _parse(folder, WEIGHTS, lambda: model.load_state_dict(weights))
+    name = fingerprint({"config": config.model_dump(mode="json"), "weights": sha256_bytes(files[WEIGHTS])})
     return Checkpoint(model.eval(), versions, calibration, metrics, name)
 
 
@@ -189,7 +202,7 @@ Research use only. Not a medical device.
 | vision | {config.vision or config.preset} at {config.image_size} px |
 | text | {config.text or config.preset}, {config.max_tokens} tokens |
 | ontology | {versions.ontology} |
-| knowledge | {versions.knowledge} |
+| knowledge | {versions.knowledge}, attributes {versions.injection} |
 | medfilip | {versions.medfilip} |
 | calibrated categories | {curves} |
 

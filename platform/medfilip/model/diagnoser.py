@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from medfilip.answers import DiagnosedFinding
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
 from medfilip.findings.ontology import Ontology, load_ontology
@@ -138,8 +139,11 @@ class Diagnoser:
         return self.versions.knowledge != self._knowledge.fingerprint
 
     @torch.inference_mode()
-    def encode_images(self, pixels_N1SS: FloatArray) -> FloatArray:
+    def encode_images(self, pixels_N1SS: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
         """Embed preprocessed images; [N, D], float32, unit length.
+
+        With ``study_N``, the ascending index of the study that each image belongs to, from 0 and without gaps, the
+        images of a study are pooled and there is one row a study.
 
         Raises
         ------
@@ -153,15 +157,19 @@ class Diagnoser:
                 f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
                 fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
             )
+        if not len(pixels_N1SS):
+            return np.zeros((0, self.model.config.embed_dim), np.float32)
         parts = [
-            self.model.encode_image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device))
+            self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device))
             for at in range(0, len(pixels_N1SS), _BATCH)
         ]
-        return _array(torch.cat(parts)) if parts else np.zeros((0, self.model.config.embed_dim), np.float32)
+        owner_N = None if study_N is None else torch.from_numpy(study_N).to(self._device)
+        return _array(self.model.join(torch.cat(parts), owner_N, 0 if study_N is None else int(study_N[-1]) + 1))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
-        written = tuple(prompts(label, self._knowledge, self._ontology) for label in labels)
+        mode = self.versions.injection
+        written = tuple(prompts(label, self._knowledge, self._ontology, mode=mode) for label in labels)
         embedded = [self._embed(item) for item in written]
         dimension = self.model.config.embed_dim
         return LabelBank(
@@ -183,6 +191,25 @@ class Diagnoser:
         columns = [self.calibration.apply(margin_NL[:, at], category) for at, category in enumerate(bank.categories)]
         probability_NL = np.stack([column[0] for column in columns], axis=1) if columns else margin_NL
         return Scores(bank.labels, probability_NL, tuple(column[1] for column in columns), positive_NL, negative_NL)
+
+    @staticmethod
+    def findings(scores: Scores, bank: LabelBank) -> list[tuple[DiagnosedFinding, ...]]:
+        """Tell the scores of each of N images as the endpoint answers them: N times one finding a label."""
+        return [
+            tuple(
+                DiagnosedFinding(
+                    label=label,
+                    category=bank.categories[at],
+                    probability=float(scores.probability_NL[row, at]),
+                    calibrated=scores.calibrated[at],
+                    calibration=scores.basis_L[at],
+                    positive_score=float(scores.positive_NL[row, at]),
+                    negative_score=float(scores.negative_NL[row, at]),
+                )
+                for at, label in enumerate(bank.labels)
+            )
+            for row in range(len(scores.probability_NL))
+        ]
 
     @property
     def _device(self) -> torch.device:

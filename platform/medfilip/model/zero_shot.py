@@ -1,0 +1,276 @@
+"""A checkpoint as a user of the library meets it: ``medfilip.load(place)``, then images and words.
+
+The numbers are those of the endpoint for the same file: intake, preprocessing, prompts and calibration are the same
+functions.
+
+Legend of tensor names: N images or studies, T texts, D joint dimension, S side of the input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medfilip.answers import INTENDED_USE, LICENSED, SYNTHETIC, DiagnosedFinding
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.given import GivenImage, radiograph_of
+from medfilip.imaging.isolation import shared_decoder
+from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
+from medfilip.model.diagnoser import Diagnoser, FloatArray
+from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.storage.location import Location
+
+_IMAGES_AT_ONCE = 64  # decoded images in memory; their embeddings are small
+_TEXTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, repr=False)
+class ImageDiagnosis(Sequence[DiagnosedFinding]):
+    """What the model says about one image or study: a sequence of findings, one a label, that prints as a table.
+
+    Attributes
+    ----------
+    findings
+        In the order of the labels; each has ``label``, ``probability``, ``calibrated``, ``positive_score`` and
+        ``negative_score`` (logits), and the names of the endpoint's answer throughout.
+    quality
+        What the pixels say against the images: ``not_chest``, ``rotated``, …
+    training_data
+        What the model learned from.
+    """
+
+    findings: tuple[DiagnosedFinding, ...]
+    quality: tuple[str, ...]
+    training_data: str
+
+    @overload
+    def __getitem__(self, key: int | str) -> DiagnosedFinding: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[DiagnosedFinding, ...]: ...
+    def __getitem__(self, key: int | str | slice) -> DiagnosedFinding | tuple[DiagnosedFinding, ...]:
+        """Return a finding by its position or by its label."""
+        if not isinstance(key, str):
+            return self.findings[key]
+        for finding in self.findings:
+            if finding.label == key:
+                return finding
+        raise KeyError(key)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __iter__(self) -> Iterator[DiagnosedFinding]:
+        return iter(self.findings)
+
+    def __repr__(self) -> str:
+        width = max([len("label"), *(len(finding.label) for finding in self.findings)])
+        lines = [f"{'label':{width}}  probability  calibration  positive  negative"]
+        lines += [
+            f"{item.label:{width}}  {item.probability:11.3f}  {item.calibration:11}  "
+            f"{item.positive_score:8.3f}  {item.negative_score:8.3f}"
+            for item in self.findings
+        ]
+        flags = f"; look at the image: {', '.join(self.quality)}" if self.quality else ""
+        return "\n".join([*lines, f"{self.training_data}; {INTENDED_USE}{flags}"])
+
+
+class ZeroShotModel:
+    """A loaded checkpoint. Make one with `medfilip.load`.
+
+    An image is a path or ``s3://`` place of a DICOM, PNG or JPEG file, the bytes of one, a greyscale ``uint8`` or
+    ``uint16`` array ``[H, W]``, a PIL image or a `Radiograph`. A list stands for several images, and a list within it
+    for a study of several images, whose views are pooled.
+
+    Examples
+    --------
+    >>> import medfilip
+    >>> model = medfilip.load(checkpoint)
+    >>> model.encode_image(image).shape, model.encode_text(["no mass", "mass"]).shape
+    ((16,), (2, 16))
+    >>> found = model.diagnose(image, ["pleural_effusion", "small left pleural effusion"])
+    >>> found["pleural_effusion"].calibrated, 0 < found[1].probability < 1
+    (True, True)
+    >>> print(found)  # doctest: +ELLIPSIS
+    label                        probability  calibration  positive  negative
+    pleural_effusion             ...
+    small left pleural effusion  ...
+    synthetic training data; research use only...
+    """
+
+    def __init__(
+        self, diagnoser: Diagnoser, *, limits: ImageLimits | None = None, store_size: int = DEFAULT_STORE_SIZE
+    ) -> None:
+        self.diagnoser = diagnoser
+        self._limits, self._store_size = limits or ImageLimits(), store_size
+
+    @classmethod
+    def load(cls, place: str | Path, device: str = "cpu") -> ZeroShotModel:
+        """Load a checkpoint; see `medfilip.load`."""
+        if not isinstance(place, str | os.PathLike):
+            raise _wrong(
+                f"The place of a checkpoint cannot be a {type(place).__name__}.", "Give a path or s3:// place."
+            )
+        chosen = _device(device)
+        return cls(Diagnoser.load(local_copy(find_checkpoint(Location.parse(place))), device=chosen))
+
+    def __repr__(self) -> str:
+        return f"ZeroShotModel({self.fingerprint}, {self.training_data}, {self.image_size} px, D={self.embed_dim})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the model: weights and configuration."""
+        return self.diagnoser.fingerprint
+
+    @property
+    def training_data(self) -> str:
+        """What the model learned from: ``synthetic training data`` or ``licensed corpus``."""
+        return SYNTHETIC if self.diagnoser.versions.synthetic else LICENSED
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input, in pixels."""
+        return self.diagnoser.image_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Dimension of the joint space."""
+        return self.diagnoser.model.config.embed_dim
+
+    def preprocess(self, image: GivenImage) -> FloatArray:
+        """Turn one image into model input: float32 ``[1, S, S]``, as the endpoint does."""
+        return self._prepared(image)[0]
+
+    def encode_image(self, image: GivenImage | Sequence[GivenImage | Sequence[GivenImage]]) -> FloatArray:
+        """Embed an image ``[D]``, or a list of images and studies ``[N, D]``; float32, unit length.
+
+        Raises
+        ------
+        MedfilipError
+            ``REQUEST_INVALID`` for another type or an empty study; ``INPUT_NOT_FOUND`` and the ``IMAGE_*`` codes for
+            what cannot be read. In a list the message says which image.
+        """
+        single = not isinstance(image, list | tuple)
+        embedding_ND, _ = self._embedded([image] if single else image)
+        return embedding_ND[0] if single else embedding_ND
+
+    def encode_text(self, text: str | Sequence[str]) -> FloatArray:
+        """Embed a text ``[D]``, or a list of texts ``[T, D]``; float32, unit length. Long texts are cut.
+
+        A text is embedded as it is. Labels are better asked for through `diagnose`, which writes prompts as the model
+        was trained on them.
+        """
+        texts = _strings(text, "text")
+        parts: list[FloatArray] = [np.zeros((0, self.embed_dim), np.float32)]
+        with torch.inference_mode():
+            for at in range(0, len(texts), _TEXTS_AT_ONCE):
+                parts.append(self.diagnoser.model.encode_text(texts[at : at + _TEXTS_AT_ONCE]).float().cpu().numpy())
+        embedding_TD = np.concatenate(parts)
+        return embedding_TD[0] if isinstance(text, str) else embedding_TD
+
+    # A string is a sequence of strings to the type checker; here it is always one path.
+    @overload
+    def diagnose(  # type: ignore[overload-overlap]
+        self, image: GivenImage, labels: str | Sequence[str]
+    ) -> ImageDiagnosis: ...
+    @overload
+    def diagnose(
+        self, image: Sequence[GivenImage | Sequence[GivenImage]], labels: str | Sequence[str]
+    ) -> list[ImageDiagnosis]: ...
+    def diagnose(
+        self, image: GivenImage | Sequence[GivenImage | Sequence[GivenImage]], labels: str | Sequence[str]
+    ) -> ImageDiagnosis | list[ImageDiagnosis]:
+        """Say how probable each label is, for an image, or for each entry of a list of images and studies.
+
+        Parameters
+        ----------
+        image
+            See `ZeroShotModel`.
+        labels
+            Ontology ids, their names, or short texts such as "small left pleural effusion".
+
+        Raises
+        ------
+        MedfilipError
+            As `encode_image`; ``REQUEST_INVALID`` if there is no label, or one is empty or longer than 300 characters.
+        """
+        asked = _strings(labels, "label")
+        if not asked:
+            raise _wrong("There are no labels to diagnose.", "Give at least one, such as 'pneumothorax'.")
+        bank = self.diagnoser.encode_labels(asked)
+        single = not isinstance(image, list | tuple)
+        embedding_ND, quality_N = self._embedded([image] if single else image)
+        rows = self.diagnoser.findings(self.diagnoser.score(embedding_ND, bank), bank)
+        told = [
+            ImageDiagnosis(findings, quality, self.training_data)
+            for findings, quality in zip(rows, quality_N, strict=True)
+        ]
+        return told[0] if single else told
+
+    def _embedded(self, entries: Any) -> tuple[FloatArray, list[tuple[str, ...]]]:
+        """Embed images and studies [N, D], a bounded number at once, and collect the flags of their images."""
+        parts: list[FloatArray] = [np.zeros((0, self.embed_dim), np.float32)]
+        flags: list[tuple[str, ...]] = []
+        pixels: list[FloatArray] = []
+        owners: list[int] = []
+        for at, entry in enumerate(entries):
+            images = entry if isinstance(entry, list | tuple) else [entry]
+            if not images:
+                raise _wrong(f"Entry {at} of the list is a study without images.", "Leave it out.")
+            prepared = [self._of_list(image, at, len(entries)) for image in images]
+            if pixels and len(pixels) + len(prepared) > _IMAGES_AT_ONCE:
+                parts.append(self._pooled(pixels, owners))
+                pixels, owners = [], []
+            owner = owners[-1] + 1 if owners else 0
+            pixels += [item[0] for item in prepared]
+            owners += [owner] * len(prepared)
+            flags.append(tuple(dict.fromkeys(flag for item in prepared for flag in item[1])))
+        if pixels:
+            parts.append(self._pooled(pixels, owners))
+        return np.concatenate(parts), flags
+
+    def _pooled(self, pixels: list[FloatArray], owners: list[int]) -> FloatArray:
+        return self.diagnoser.encode_images(np.stack(pixels), np.array(owners, dtype=np.int64))
+
+    def _of_list(self, image: object, at: int, count: int) -> tuple[FloatArray, tuple[str, ...]]:
+        try:
+            return self._prepared(image)
+        except MedfilipError as error:
+            if count == 1:
+                raise
+            raise MedfilipError(error.code, f"Entry {at} of the list: {error.message}", fix=error.fix) from error
+
+    def _prepared(self, image: object) -> tuple[FloatArray, tuple[str, ...]]:
+        radiograph = radiograph_of(image, self._limits, shared_decoder(self._limits))
+        pixels_1SS: NDArray[np.float32] = to_model(to_store(radiograph.pixels, self._store_size), self.image_size)
+        return pixels_1SS, radiograph.quality
+
+
+def _strings(given: object, what: str) -> list[str]:
+    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence | np.ndarray) else None
+    if texts is None or isinstance(given, bytes) or not all(isinstance(text, str) for text in texts):
+        raise _wrong(f"A {what} must be a string.", f"Give a string or a list of strings as {what}s.")
+    return [str(text) for text in texts]
+
+
+def _device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"The device '{name}' is not there.",
+            fix="Give cpu, or a device that this build of torch sees.",
+        ) from error
+    return name
+
+
+def _wrong(message: str, fix: str) -> MedfilipError:
+    return MedfilipError(ErrorCode.REQUEST_INVALID, message, fix=fix)
