@@ -1,16 +1,19 @@
 """Training pairs: rows of ``pairs`` and ``texts`` become batches of pixels, finding codes and drawn texts.
 
-What a batch holds depends only on (seed, epoch, row): which variant of a finding's text is drawn and how the image is
-augmented. It does not depend on the process that builds it.
+What a batch holds depends only on (seed, epoch, unit): which images of a study and which variants of its findings'
+texts are drawn, how the images are augmented, which texts are altered. It does not depend on the process that builds
+it.
 
-Legend of tensor names: N images, S side, F findings, T texts.
+Legend of tensor names: I images, N units (studies, or single images), S side, F findings, T texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,20 +23,20 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.codes import CERTAINTIES, Codebook
 from medfilip.findings.mirror import can_mirror, mirror_code, mirror_text
 from medfilip.findings.ontology import Ontology
-from medfilip.knowledge.inject import training_texts
+from medfilip.knowledge.inject import InjectionMode, training_texts
 from medfilip.knowledge.knowledge import Knowledge
+from medfilip.model.tokenizer import Tokens
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.tables import VIEWS
-from medfilip.storage.location import Location
-from medfilip.storage.manifest import read_manifest
-from medfilip.storage.schemas import PAIRS, TEXTS
-from medfilip.storage.shards import read_dataset
-from medfilip.training.augment import augment
-from medfilip.training.images import Decode, ImageSource, ShardedImages, preprocessing
+from medfilip.training.hard_negatives import alterations, decode
+from medfilip.training.images import ImageSource
 from medfilip.training.order import draw
+from medfilip.training.pairs import Columns, Ints, Statement
 from medfilip.training.settings import TrainSettings
 
-_FLIP_STEPS = 1 << 20
+_SHARE_STEPS = 1 << 20
+_SIGNED = 1 << 63
+_LATERAL, _EVERY_VIEW = VIEWS.index("lateral"), VIEWS.index("unknown")
 
 
 @dataclass(frozen=True)
@@ -42,45 +45,75 @@ class Batch:
 
     Attributes
     ----------
-    pixels_N1SS
-        float32 images.
+    pixels_I1SS
+        float32 images, not augmented yet.
+    seed_I, flipped_I
+        int64 and bool: what the augmentation of each image depends on.
+    unit_I
+        int64, the unit (within this part) that each image belongs to.
     view_N
-        int64 index into `medfilip.similarity.tables.VIEWS`.
+        int64 index into `medfilip.similarity.tables.VIEWS`; a unit with several views sees everything.
     findings, owner_F
-        All findings of the images, and the image (within this part) that each belongs to.
-    texts, text_finding_T
+        All findings of the units and the unit that each belongs to; those of altered texts belong to none and have
+        the number of units as their owner.
+    texts, told_T
         Drawn texts, and the finding that each one tells.
+    finding_texts
+        The canonical text of each finding: what ``text_cosine`` compares.
+    augmented
+        Whether the images are to be augmented.
+    tokens
+        The texts as tokens, if somebody has prepared them.
     """
 
-    pixels_N1SS: Tensor
+    pixels_I1SS: Tensor
+    seed_I: Tensor
+    flipped_I: Tensor
+    unit_I: Tensor
     view_N: Tensor
     findings: FindingTensors
     owner_F: Tensor
     texts: list[str]
-    text_finding_T: Tensor
+    told_T: Tensor
+    finding_texts: list[str]
+    augmented: bool
+    tokens: Tokens | None = None
+
+    def __len__(self) -> int:
+        return len(self.view_N)
 
 
 class PairSet:
-    """Pairs of one split, with access to their images and texts.
+    """Units of one split, with access to their images and texts.
 
     Parameters
     ----------
-    rows
-        Rows of ``pairs``.
+    columns
+        The pairs.
     texts
         Text id → text.
     images
         Where the pixels come from.
     codebook
         Positions of categories, sites and severities.
+    knowledge, injection
+        Where altered texts come from.
     """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, Any]], texts: Mapping[int, str], images: ImageSource, codebook: Codebook
+        self,
+        columns: Columns,
+        texts: Mapping[int, str],
+        images: ImageSource,
+        codebook: Codebook,
+        knowledge: Knowledge,
+        injection: InjectionMode = "conditioned",
     ) -> None:
-        self.rows, self.codebook = list(rows), codebook
+        self._injection: InjectionMode = injection
+        self.columns, self.codebook, self.knowledge = columns, codebook, knowledge
         self._texts, self._images = texts, images
-        missing = {i for row in self.rows for item in row["findings"] for i in item["text_ids"]} - texts.keys()
+        self._altered: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        missing = {i for statement in columns.statements for i in statement.text_ids if i not in texts}
         if missing:
             raise MedfilipError(
                 ErrorCode.INPUT_NOT_FOUND,
@@ -89,77 +122,175 @@ class PairSet:
             )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.columns)
 
-    def pixels(self, index: Sequence[int]) -> Tensor:
-        """Return the images of some rows, without augmentation; float32 [N, 1, S, S]."""
-        arrays = [self._images.get(self.rows[i]["image_shard"], self.rows[i]["image_row"]) for i in index]
-        return torch.from_numpy(np.stack(arrays))
+    def pixels(self, images: Sequence[int] | Ints, threads: Executor | None = None) -> Tensor:
+        """Return some images by their position in the columns, not augmented; float32 [I, 1, S, S]."""
+        places = [(int(self.columns.shard_I[at]), int(self.columns.row_I[at])) for at in images]
+        get = self._images.get
+        found = threads.map(lambda place: get(*place), places) if threads else (get(*place) for place in places)
+        return torch.from_numpy(np.stack(list(found)))
 
-    def statements(self, index: int) -> list[tuple[str, str]]:
-        """Return (category, certainty) of each finding of a row."""
+    def images_of(self, unit: int, limit: int) -> list[int]:
+        """Return the images of a unit that evaluation looks at: at most ``limit``, one of each view first."""
+        images, views = list(self.columns.images_of(unit)), self.columns.view_I
+        firsts = {int(views[at]): at for at in reversed(images)}
+        chosen = [firsts[view] for view in sorted(firsts)]
+        return sorted((chosen + [at for at in images if at not in chosen])[:limit])
+
+    def statements(self, unit: int) -> list[tuple[str, str]]:
+        """Return (category, certainty) of each finding of a unit."""
         names = self.codebook.categories
-        return [(names[item["category"]], CERTAINTIES[item["certainty"]]) for item in self.rows[index]["findings"]]
+        return [
+            (names[item.code["category"]], CERTAINTIES[item.code["certainty"]])
+            for item in self.columns.statements_of(unit)
+        ]
 
-    def texts_of(self, item: Mapping[str, Any]) -> tuple[str, ...]:
+    def texts_of(self, statement: Statement) -> tuple[str, ...]:
         """Return the text variants of a finding of these pairs."""
-        return tuple(self._texts[i] for i in item["text_ids"])
+        return tuple(self._texts[i] for i in statement.text_ids)
 
     def all_texts(self) -> list[str]:
         """Return the distinct texts that these pairs can draw, sorted."""
-        return sorted({self._texts[i] for row in self.rows for item in row["findings"] for i in item["text_ids"]})
+        return sorted({self._texts[i] for statement in self.columns.statements for i in statement.text_ids})
 
-    def batch(self, index: Sequence[int], *, epoch: int, settings: TrainSettings, training: bool = True) -> Batch:
-        """Build the batch of some rows in an epoch; without ``training`` nothing is augmented."""
-        pixels_N1SS = self.pixels(index)
-        flipped = [training and self._is_flipped(i, epoch, settings) for i in index]
-        if training:
-            seeds = [draw("augment", settings.seed, epoch, i) for i in index]
-            pixels_N1SS = augment(pixels_N1SS, seeds, settings.augment, flipped)
-        codes: list[Mapping[str, Any]] = []
-        owners: list[int] = []
-        texts: list[str] = []
-        told: list[int] = []
-        for position, i in enumerate(index):
-            items = self.rows[i]["findings"]
-            for item in _drawn(items, draw("texts", settings.seed, epoch, i), settings.max_texts):
-                number = draw("variant", settings.seed, epoch, i, item)
-                variants = self._variants(items[item], flipped=flipped[position])
-                if variants:
-                    texts.append(variants[number % len(variants)])
-                    told.append(len(codes) + item)
-            codes.extend(map(mirror_code, items) if flipped[position] else items)
-            owners.extend([position] * len(items))
-        views = [
-            VIEWS.index(view) if (view := self.rows[i]["view"]) in VIEWS else VIEWS.index("unknown") for i in index
-        ]
+    def batch(
+        self,
+        units: Sequence[int],
+        *,
+        epoch: int,
+        settings: TrainSettings,
+        training: bool = True,
+        threads: Executor | None = None,
+    ) -> Batch:
+        """Build the batch of some units in an epoch.
+
+        Without ``training`` nothing is augmented or altered, and units show the images that evaluation looks at.
+        """
+        draft = _Draft(self, settings, epoch, training=training)
+        for unit in units:
+            draft.add(unit)
+        return draft.batch(self.pixels(draft.images, threads) if draft.images else torch.zeros(0, 1, 1, 1))
+
+    def altered_texts(self, code: Mapping[str, Any]) -> tuple[str, ...]:
+        """Tell a finding that is known by its codes only."""
+        key = (*(code[slot] for slot in ("category", "certainty", "severity", "laterality")), *code["sites"])
+        if key not in self._altered:
+            finding = decode(code, self.codebook)
+            self._altered[key] = tuple(
+                training_texts(finding, self.knowledge, self.codebook.ontology, mode=self._injection)
+            )
+        return self._altered[key]
+
+
+@dataclass
+class _Draft:
+    """A batch while it is being drawn."""
+
+    pairs: PairSet
+    settings: TrainSettings
+    epoch: int
+    training: bool
+    images: list[int] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    flips: list[bool] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
+    views: list[int] = field(default_factory=list)
+    codes: list[Mapping[str, Any]] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+    told_texts: list[str] = field(default_factory=list)
+    altered: list[tuple[Mapping[str, Any], str]] = field(default_factory=list)
+
+    def add(self, unit: int) -> None:
+        """Draw images and texts of a unit."""
+        position, statements = len(self.views), self.pairs.columns.statements_of(unit)
+        images = self._drawn_images(unit)
+        views = {int(self.pairs.columns.view_I[at]) for at in images}
+        flipped = self._is_flipped(unit, statements, views)
+        self.images += images
+        self.seeds += [self._draw("augment", at) for at in images]
+        self.flips += [flipped] * len(images)
+        self.units += [position] * len(images)
+        self.views.append(views.pop() if len(views) == 1 else _EVERY_VIEW)
+        codes = [mirror_code(item.code) if flipped else item.code for item in statements]
+        drawn = dict(self._drawn_texts(unit, statements, flipped=flipped))
+        self.told += [len(self.codes) + item for item in drawn]
+        self.texts += drawn.values()
+        self.codes += codes
+        self.told_texts += [self._canonical(item, flipped=flipped) for item in statements]
+        self.owners += [position] * len(codes)
+        if self.training and drawn and self.settings.hard_negatives:
+            self._alter(unit, codes, drawn)
+
+    def batch(self, pixels_I1SS: Tensor) -> Batch:
+        """Return what was drawn."""
+        own = len(self.codes)
+        codes = self.codes + [code for code, _ in self.altered]
+        owners = self.owners + [len(self.views)] * len(self.altered)
         return Batch(
-            pixels_N1SS,
-            torch.tensor(views),
-            FindingTensors.from_rows(codes, self.codebook),
+            pixels_I1SS,
+            torch.tensor([seed % _SIGNED for seed in self.seeds], dtype=torch.int64),
+            torch.tensor(self.flips, dtype=torch.bool),
+            torch.tensor(self.units, dtype=torch.int64),
+            torch.tensor(self.views, dtype=torch.int64),
+            FindingTensors.from_rows(codes, self.pairs.codebook),
             torch.tensor(owners, dtype=torch.int64),
-            texts,
-            torch.tensor(told, dtype=torch.int64),
+            self.texts + [text for _, text in self.altered],
+            torch.tensor(self.told + list(range(own, len(codes))), dtype=torch.int64),
+            self.told_texts + [text for _, text in self.altered],
+            self.training,
         )
 
-    def _is_flipped(self, index: int, epoch: int, settings: TrainSettings) -> bool:
-        if not settings.augment.enabled or not settings.augment.flip or self.rows[index]["view"] == "lateral":
+    def _canonical(self, statement: Statement, *, flipped: bool) -> str:
+        text = self.pairs.texts_of(statement)[0] if statement.text_ids else ""
+        return mirror_text(text) or text if flipped else text
+
+    def _draw(self, purpose: str, *parts: object) -> int:
+        return draw(purpose, self.settings.seed, self.epoch, *parts)
+
+    def _drawn_images(self, unit: int) -> list[int]:
+        """Draw all views of a study in half of the cases, else one: a model must also know either view alone."""
+        images = self.pairs.images_of(unit, self.settings.max_images)
+        if not self.training or len(images) == 1:
+            return images
+        number = self._draw("images", unit)
+        return images if number % 2 else [images[number // 2 % len(images)]]
+
+    def _is_flipped(self, unit: int, statements: Sequence[Statement], views: set[int]) -> bool:
+        augment = self.settings.augment
+        if not self.training or not augment.enabled or not augment.flip or _LATERAL in views:
             return False
-        share = draw("flip", settings.seed, epoch, index) % _FLIP_STEPS / _FLIP_STEPS
-        return share < settings.augment.flip and can_mirror(self.rows[index]["findings"], self.codebook)
+        share = self._draw("flip", unit) % _SHARE_STEPS / _SHARE_STEPS
+        return share < augment.flip and can_mirror([item.code for item in statements], self.pairs.codebook)
 
-    def _variants(self, item: Mapping[str, Any], *, flipped: bool) -> list[str]:
-        """Return the texts that can be drawn for a finding; mirrored, those that can be told of the other side."""
-        texts = [self._texts[i] for i in item["text_ids"]]
-        return [text for text in map(mirror_text, texts) if text is not None] if flipped else texts
+    def _drawn_texts(self, unit: int, statements: Sequence[Statement], *, flipped: bool) -> Iterator[tuple[int, str]]:
+        """Draw one variant for each of at most ``max_texts`` findings; mirrored ones tell of the other side."""
+        tellable = [at for at, item in enumerate(statements) if item.text_ids]
+        if len(tellable) > self.settings.max_texts:
+            generator = np.random.default_rng(self._draw("texts", unit))
+            tellable = sorted(generator.choice(tellable, size=self.settings.max_texts, replace=False).tolist())
+        for item in tellable:
+            variants: Sequence[str] = self.pairs.texts_of(statements[item])
+            if flipped:
+                variants = [text for text in map(mirror_text, variants) if text is not None]
+            if variants:
+                number = self._draw("variant", unit, item) if self.training else 0
+                yield item, variants[number % len(variants)]
 
-
-def _drawn(items: Sequence[Mapping[str, Any]], number: int, limit: int) -> list[int]:
-    """Choose at most ``limit`` findings that have a text, in their order."""
-    tellable = [i for i, item in enumerate(items) if item["text_ids"]]
-    if len(tellable) <= limit:
-        return tellable
-    return sorted(np.random.default_rng(number).choice(tellable, size=limit, replace=False).tolist())
+    def _alter(self, unit: int, codes: Sequence[Mapping[str, Any]], drawn: Mapping[int, str]) -> None:
+        """Alter findings that a text was drawn for."""
+        candidates = [(item, code) for item in drawn for code in alterations(codes[item], self.pairs.codebook)]
+        generator = np.random.default_rng(self._draw("alter", unit))
+        count = min(self.settings.hard_negatives, len(candidates))
+        for at in generator.choice(len(candidates), size=count, replace=False) if count else ():
+            item, code = candidates[at]
+            other_side = code["laterality"] != codes[item]["laterality"]
+            # Words that codes do not hold (a pattern, a size) stay as they are where only the side changes.
+            mirrored = mirror_text(drawn[item]) if other_side else None
+            texts = (mirrored,) if mirrored else self.pairs.altered_texts(code)
+            self.altered.append((code, texts[int(generator.integers(len(texts)))]))
 
 
 @dataclass(frozen=True)
@@ -171,67 +302,26 @@ class TrainData:
     ontology: Ontology
     knowledge: Knowledge
     synthetic: bool
+    injection: InjectionMode = "conditioned"
 
 
-class Loader(Protocol):
-    """Makes the decoder for an input size; tests may bring their own."""
-
-    def __call__(self, size: int) -> Decode:
-        """Return the decoder."""
-        ...
-
-
-def load_pairs(
-    pairs_run: str,
-    images_run: str,
-    settings: TrainSettings,
-    *,
-    ontology: Ontology,
-    knowledge: Knowledge,
-    synthetic: bool,
-    loader: Loader = preprocessing,
-) -> TrainData:
-    """Read the pairs and texts of one published run and the images of another.
-
-    ``synthetic`` says that the images are phantoms; it goes into every checkpoint.
+def unseen_categories(settings: TrainSettings, ontology: Ontology) -> frozenset[str]:
+    """Return the categories that are left out of training: those of the setting and all below them.
 
     Raises
     ------
     MedfilipError
-        ``NO_TRAINING_PAIRS`` if the split ``train`` has no pair with a finding; ``SCHEMA_VERSION_MISMATCH`` if the
-        integer codes belong to another ontology; the codes of `medfilip.storage` for unreadable runs.
+        ``CONFIG_INVALID`` if one is no category of the ontology.
     """
-    run, images = Location.parse(pairs_run), Location.parse(images_run)
-    manifest, images_manifest = read_manifest(run), read_manifest(images)
-    coded_with = manifest.versions.get("ontology", ontology.fingerprint)
-    if coded_with != ontology.fingerprint:
-        raise MedfilipError(
-            ErrorCode.SCHEMA_VERSION_MISMATCH,
-            f"The pairs were coded with ontology {coded_with}; this version has {ontology.fingerprint}.",
-            fix="Run the job that writes pairs again with this version of medfilip.",
-        )
-    if manifest.inputs.get("images", images_manifest.fingerprint) != images_manifest.fingerprint:
+    unknown = [name for name in settings.unseen if name not in ontology.categories]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], ontology.categories, n=1)
         raise MedfilipError(
             ErrorCode.CONFIG_INVALID,
-            "The pairs were made from another images run: their rows would point at other people's images.",
-            fix="Give images= the run that the inject job was given.",
+            f"The setting 'unseen' names '{unknown[0]}', which is no category of the ontology.",
+            fix=f"Did you mean '{near[0]}'?" if near else "Give ids such as pleural_effusion.",
         )
-    rows = read_dataset(run, manifest, PAIRS.name).to_pylist()
-    table = read_dataset(run, manifest, TEXTS.name, ["text_id", "text"])
-    texts = dict(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-    source = ShardedImages(images, images_manifest, loader(settings.model.image_size), cache_mb=settings.image_cache_mb)
-    codebook = Codebook.of(ontology)
-    train, validation = (
-        PairSet([row for row in rows if row["split"] == split], texts, source, codebook)
-        for split in ("train", "validation")
-    )
-    if not any(row["findings"] for row in train.rows):
-        raise MedfilipError(
-            ErrorCode.NO_TRAINING_PAIRS,
-            f"None of the {len(rows)} pairs in {run} is in split 'train' and has a finding.",
-            fix="Check the splits of the images and whether extraction found anything.",
-        )
-    return TrainData(train, validation, ontology, knowledge, synthetic)
+    return frozenset(settings.unseen).union(*(ontology.descendants(name) for name in settings.unseen))
 
 
 def vocabulary_texts(data: TrainData) -> list[str]:
@@ -241,7 +331,9 @@ def vocabulary_texts(data: TrainData) -> list[str]:
         for category in data.ontology.categories.values()
         for certainty in CERTAINTIES
         for text in (
-            *training_texts({"category": category.id, "certainty": certainty}, data.knowledge, data.ontology),
+            *training_texts(
+                {"category": category.id, "certainty": certainty}, data.knowledge, data.ontology, mode=data.injection
+            ),
             *category.terms,
         )
     ]

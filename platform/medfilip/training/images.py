@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -28,7 +29,7 @@ class ImageSource(Protocol):
     """Anything that yields the model's input of a row."""
 
     def get(self, shard: int, row: int) -> Pixels:
-        """Return float32 [1, S, S]."""
+        """Return float32 [1, S, S]; may be called by several threads."""
         ...
 
 
@@ -63,18 +64,23 @@ class ShardedImages:
         self._groups: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
         self._decoded: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
         self._used = 0
+        self._lock = threading.Lock()
 
     def get(self, shard: int, row: int) -> Pixels:
         """Return the model's input of a row, float32 [1, S, S]."""
         key = shard, row
-        if key in self._decoded:
-            self._decoded.move_to_end(key)
-            return self._decoded[key]
-        pixels = np.asarray(self._decode(self._stored(shard, row)), dtype=np.float32)
-        self._decoded[key] = pixels
-        self._used += pixels.nbytes
-        while self._used > self._budget and len(self._decoded) > 1:
-            self._used -= self._decoded.popitem(last=False)[1].nbytes
+        with self._lock:
+            if key in self._decoded:
+                self._decoded.move_to_end(key)
+                return self._decoded[key]
+            stored = self._stored(shard, row)
+        pixels = np.asarray(self._decode(stored), dtype=np.float32)  # outside the lock: what takes the time
+        with self._lock:
+            if key not in self._decoded:
+                self._decoded[key] = pixels
+                self._used += pixels.nbytes
+            while self._used > self._budget and len(self._decoded) > 1:
+                self._used -= self._decoded.popitem(last=False)[1].nbytes
         return pixels
 
     def _stored(self, shard: int, row: int) -> bytes:

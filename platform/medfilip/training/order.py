@@ -6,6 +6,8 @@ A run can therefore be resumed at any step, with any number of processes, withou
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from medfilip.core.ids import hash64
 from medfilip.model.distributed import World
 
 _UNSIGNED = (1 << 64) - 1
+_BLOCK, _WINDOW = 64, 65_536
 
 
 def draw(*parts: object) -> int:
@@ -20,9 +23,25 @@ def draw(*parts: object) -> int:
     return hash64(*(str(part) for part in parts)) & _UNSIGNED
 
 
+@lru_cache(maxsize=2)
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the permutation of ``rows`` rows in an epoch."""
-    return np.random.default_rng(draw("order", seed, epoch)).permutation(rows)
+    """Return the order of ``rows`` rows in an epoch, read-only.
+
+    Up to 65,536 rows it is a permutation drawn uniformly. Rows lie in it as their images are stored, so in a larger
+    corpus blocks of 64 neighbouring rows are shuffled, and then the rows within windows of 65,536: a stored row group
+    is read for a while and then not again in that epoch.
+    """
+    generator = np.random.default_rng(draw("order", seed, epoch))
+    if rows <= _WINDOW:
+        order = generator.permutation(rows)
+    else:
+        blocks = generator.permutation(-(-rows // _BLOCK))
+        order = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
+        order = order[order < rows]
+        for start in range(0, rows, _WINDOW):
+            generator.shuffle(order[start : start + _WINDOW])
+    order.setflags(write=False)
+    return order
 
 
 def steps_per_epoch(rows: int, global_batch: int) -> int:
@@ -34,9 +53,9 @@ def steps_per_epoch(rows: int, global_batch: int) -> int:
 
 
 def batch_rows(rows: int, global_batch: int, *, seed: int, step: int) -> tuple[int, NDArray[np.int64]]:
-    """Return epoch and rows of a global step, counted from 0 over the whole run."""
+    """Return epoch and rows of a global step, counted from 0 over the whole run; a batch is sorted as it is stored."""
     epoch, position = divmod(step, steps_per_epoch(rows, global_batch))
-    return epoch, epoch_order(rows, seed, epoch)[position * global_batch : (position + 1) * global_batch]
+    return epoch, np.sort(epoch_order(rows, seed, epoch)[position * global_batch : (position + 1) * global_batch])
 
 
 def rank_slice(length: int, world: World) -> slice:

@@ -1,7 +1,7 @@
 """The state of a run that may be resumed: optimizer moments as tensors, the rest as JSON, no pickle.
 
 The learning rate, the order and every random draw are functions of the step, so the step is all there is to remember
-beside the moments.
+beside the moments and, where an average of the weights is published, the weights themselves.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from torch import Tensor
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
-from medfilip.model.checkpoint import load_checkpoint, read_files
+from medfilip.model.checkpoint import WEIGHTS, read_files
 from medfilip.model.dual_encoder import DualEncoder
+from medfilip.training.average import Average
 from medfilip.training.settings import TrainSettings
+from medfilip.training.sharding import like, load_whole, whole
 
-OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
+OPTIMIZER, PROGRESS, RAW_WEIGHTS = "optimizer.safetensors", "progress.json", "weights.safetensors"
+_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,34 @@ def run_name(settings: TrainSettings, data: Mapping[str, object]) -> str:
     return fingerprint({"settings": settings.semantic(), "data": dict(data)})
 
 
-def state_files(model: DualEncoder, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, bytes]:
-    """Return the files that `resume` reads, for `save_checkpoint(extra=…)`."""
+def state_files(
+    model: DualEncoder, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress
+) -> dict[str, bytes]:
+    """Return the files that `resume` reads, for `save_checkpoint(extra=…)`; with sharded weights a collective."""
     moments: dict[str, Tensor] = {
-        f"{slot}.{name}": value.detach().cpu().contiguous()
+        f"{slot}.{name}": whole(value)
         for name, parameter in model.named_parameters()
         for slot, value in optimizer.state.get(parameter, {}).items()
     }
-    return {
+    files = {
         OPTIMIZER: safetensors.torch.save(moments),
         PROGRESS: json.dumps({"step": progress.step, "run": progress.run}).encode(),
     }
+    if average is not None:
+        files[RAW_WEIGHTS] = safetensors.torch.save(weights_of(model))
+    return files
 
 
-def resume(folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, run: str) -> int:
-    """Restore weights and moments in place and return the number of steps that are done.
+def weights_of(model: DualEncoder, average: Average | None = None) -> dict[str, Tensor]:
+    """Return all weights as whole tensors, the averaged ones where there are; with sharded weights a collective."""
+    averaged = average.values if average is not None else {}
+    return {name: whole(averaged.get(name, value)) for name, value in model.state_dict().items()}
+
+
+def resume(
+    folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, average: Average | None, run: str
+) -> int:
+    """Restore weights, average and moments in place and return the number of steps that are done.
 
     Raises
     ------
@@ -59,10 +75,11 @@ def resume(folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, r
         ``CHECKPOINT_INVALID`` if a file is missing or changed; ``CONFIG_INVALID`` if it belongs to another run.
     """
     files = read_files(folder)
-    if OPTIMIZER not in files or PROGRESS not in files:
+    wanted = [OPTIMIZER, PROGRESS, *([RAW_WEIGHTS] if average is not None else [])]
+    if missing := [name for name in wanted if name not in files]:
         raise MedfilipError(
             ErrorCode.CHECKPOINT_INVALID,
-            f"The checkpoint {folder} has no {OPTIMIZER} or {PROGRESS}: training cannot go on from it.",
+            f"The checkpoint {folder} has no {' and no '.join(missing)}: training cannot go on from it.",
             fix="Resume from a checkpoint that the training run reported.",
         )
     progress = Progress(**json.loads(files[PROGRESS]))
@@ -72,15 +89,18 @@ def resume(folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, r
             f"The checkpoint {folder} belongs to a run with other settings or data.",
             fix="Use the settings it was started with, or start a new run with --new-run.",
         )
-    model.load_state_dict(load_checkpoint(folder).model.state_dict())
+    published = safetensors.torch.load(files[WEIGHTS])
+    if average is not None:
+        average.values = {name: like(published[name], value) for name, value in average.values.items()}
+    load_whole(model, safetensors.torch.load(files[RAW_WEIGHTS]) if average is not None else published)
     moments = safetensors.torch.load(files[OPTIMIZER])
     for name, parameter in model.named_parameters():
-        found = {
-            slot: moments[f"{slot}.{name}"] for slot in ("step", "exp_avg", "exp_avg_sq") if f"{slot}.{name}" in moments
-        }
+        found = {slot: moments[f"{slot}.{name}"] for slot in _SLOTS if f"{slot}.{name}" in moments}
         if found:
-            # AdamW keeps its step counter on the CPU whatever the parameter's device.
+            # The counter of steps lies where the optimizer would have put it: with the weights only if it is fused.
+            fused = bool(optimizer.defaults.get("fused"))
             optimizer.state[parameter] = {
-                slot: value if slot == "step" else value.to(parameter.device) for slot, value in found.items()
+                slot: (value.to(parameter.device) if fused else value) if slot == "step" else like(value, parameter)
+                for slot, value in found.items()
             }
     return progress.step

@@ -15,27 +15,32 @@ Legend of tensor names: T texts.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medfilip.findings.codes import CERTAINTIES
 from medfilip.knowledge.inject import training_texts
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.factorised import similarity
-from medfilip.training.data import TrainData
+from medfilip.training.data import TrainData, unseen_categories
 from medfilip.training.order import draw
 from medfilip.training.settings import TrainSettings
-from medfilip.training.step import Task
+from medfilip.training.step import Embed, Task
 
+_EMBED_TEXTS = 256
 Statement = tuple[dict[str, object], tuple[str, ...]]
 """The codes of a finding and the variants of its text."""
 
 
 def warm_up_texts(model: DualEncoder, data: TrainData, task: Task, settings: TrainSettings) -> float:
     """Train the text tower alone for ``settings.text_warmup`` steps and return the last loss (0 without steps)."""
-    corpus, categories = _of_corpus(data), _of_knowledge(data)
+    corpus, categories = _of_corpus(data), _of_knowledge(data, unseen_categories(settings, data.ontology))
     optimizer = torch.optim.AdamW(model.text.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     loss = torch.zeros(())
     for step in range(settings.text_warmup):
@@ -51,6 +56,33 @@ def warm_up_texts(model: DualEncoder, data: TrainData, task: Task, settings: Tra
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return loss.item()
+
+
+def frozen_text_tower(model: DualEncoder) -> Embed:
+    """Return the text encoder that ``text_cosine`` compares with: a copy of the model's text tower as it is now.
+
+    The authors use a frozen sentence encoder; the warmed-up text tower, or a pretrained one, stands in for it, and
+    results are to be called "text_cosine (own)".
+    """
+    device = model.bias.device
+    tower = copy.deepcopy(model.text).eval()
+    known: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> Tensor:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        for begin in range(0, len(new), _EMBED_TEXTS):
+            part = new[begin : begin + _EMBED_TEXTS]
+            ids_TK, mask_TK = model.tokenizer.encode(part)
+            embedded_TD = functional.normalize(tower(ids_TK.to(device), mask_TK.to(device)).float(), dim=-1)
+            known.update(zip(part, embedded_TD, strict=True))
+        return (
+            torch.stack([known[text] for text in texts])
+            if texts
+            else torch.zeros(0, model.config.embed_dim, device=device)
+        )
+
+    return embed
 
 
 def geometry_loss(text_TD: Tensor, findings: FindingTensors, task: Task) -> Tensor:
@@ -71,23 +103,24 @@ def geometry_loss(text_TD: Tensor, findings: FindingTensors, task: Task) -> Tens
 def _of_corpus(data: TrainData) -> list[Statement]:
     """Collect the distinct findings of the training pairs that have texts."""
     found: dict[tuple[str, ...], Statement] = {}
-    for row in data.train.rows:
-        for item in row["findings"]:
-            texts = data.train.texts_of(item)
-            if texts:
-                found.setdefault(texts, (dict(item), texts))
+    for statement in data.train.columns.statements:
+        texts = data.train.texts_of(statement)
+        if texts:
+            found.setdefault(texts, (statement.code, texts))
     return list(found.values())
 
 
-def _of_knowledge(data: TrainData) -> list[list[Statement]]:
-    """Tell every category of the ontology, present, absent and uncertain, without further slots."""
+def _of_knowledge(data: TrainData, unseen: frozenset[str]) -> list[list[Statement]]:
+    """Tell every category of the ontology but the unseen ones, present, absent and uncertain, without further slots."""
     categories: list[list[Statement]] = []
-    for category in data.ontology.categories:
+    for category in (name for name in data.ontology.categories if name not in unseen):
         statements: list[Statement] = []
         for certainty in CERTAINTIES:
             finding = {"category": category, "certainty": certainty}
             codes = data.train.codebook.encode(finding)
             assert codes is not None
-            statements.append((dict(codes), tuple(training_texts(finding, data.knowledge, data.ontology))))
+            statements.append(
+                (dict(codes), tuple(training_texts(finding, data.knowledge, data.ontology, mode=data.injection)))
+            )
         categories.append(statements)
     return categories

@@ -10,7 +10,9 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.inject import training_texts
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.config import ModelConfig
+from medfilip.storage.schemas import PAIRS
 from medfilip.training.data import PairSet, TrainData
+from medfilip.training.pairs import build_columns
 from medfilip.training.settings import TrainSettings
 
 SIZE = 32
@@ -31,7 +33,7 @@ class Pictures:
 
 def settings(**changes):
     model = ModelConfig(image_size=SIZE, embed_dim=32, max_tokens=48)
-    return TrainSettings(**{"model": model, "epochs": 2, "global_batch": 8, "text_warmup": 0, **changes})
+    return TrainSettings(**{"model": model, "epochs": 2, "global_batch": 8, "text_warmup": 0, "prefetch": 0, **changes})
 
 
 def studies(count, seed=0):
@@ -83,9 +85,15 @@ def pair_rows(reports, split="train"):
     return rows, texts
 
 
+def pair_set(rows, texts, images, *, by_study=True):
+    """Return the pairs of some rows."""
+    columns = build_columns([PAIRS.from_rows(rows)], by_study=by_study)
+    return PairSet(columns, texts, images, CODEBOOK, KNOWLEDGE)
+
+
 def train_data(count=20, validation=10, seed=0):
     def pairs(number, seed):
         pixels, reports, _ = studies(number, seed)
-        return PairSet(*pair_rows(reports), Pictures(pixels), CODEBOOK)
+        return pair_set(*pair_rows(reports), Pictures(pixels))
 
     return TrainData(pairs(count, seed), pairs(validation, seed + 1), ONTOLOGY, KNOWLEDGE, synthetic=True)

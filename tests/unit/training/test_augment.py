@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from medfilip.training.augment import augment
+from medfilip.training.augment import augment as augment_by_tensors
+from medfilip.training.augment import uniform
 from medfilip.training.settings import AugmentSettings
 
 SETTINGS = AugmentSettings(blur=1.0)
 NOTHING = AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0, blur=0)
+
+
+def augment(given, seeds, chosen, flipped=None):
+    seeds = torch.tensor([seed % 2**63 for seed in seeds], dtype=torch.int64)
+    return augment_by_tensors(given, seeds, chosen, None if flipped is None else torch.tensor(flipped))
 
 
 def images(count: int, side: int) -> torch.Tensor:
@@ -59,3 +65,20 @@ def test_blur_takes_detail_from_half_of_the_images():
     blurred = augment(given, range(40), AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0, blur=2))
     softer = blurred.std(dim=(1, 2, 3)) < 0.9 * given.std(dim=(1, 2, 3))
     assert 8 < int(softer.sum()) < 32
+
+
+def test_uniform_numbers_are_uniform_and_unrelated_between_streams_and_seeds():
+    many = uniform(torch.arange(2000)[:, None], torch.arange(20))
+    assert many.min() >= 0 and many.max() < 1
+    assert abs(many.mean().item() - 0.5) < 0.005 and abs(many.var().item() - 1 / 12) < 0.002
+    for columns in (many.T, many):
+        related = torch.corrcoef(columns[:20])
+        assert (related - torch.eye(20)).abs().max() < 4 / columns.shape[1] ** 0.5
+    assert torch.equal(uniform(torch.tensor([7]), torch.tensor([3])), many[7:8, 3])
+
+
+def test_noise_has_the_strength_that_is_asked_for():
+    grey = torch.zeros(4, 1, 64, 64)
+    noise = augment(grey, range(4), AugmentSettings(shift=0, scale=0, rotation=0, gamma=0, noise=0.02)) / 4
+    assert abs(noise.std().item() - 0.02) < 5e-4 and abs(noise.mean().item()) < 5e-4
+    assert not torch.equal(noise[0], noise[1])

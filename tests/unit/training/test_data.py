@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from medfilip import ErrorCode, MedfilipError
+from medfilip.similarity.tables import VIEWS
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import DatasetEntry, Manifest
 from medfilip.storage.schemas import DATASETS
 from medfilip.storage.shards import write_shard
-from medfilip.training.data import PairSet, load_pairs, vocabulary_texts
+from medfilip.training.data import vocabulary_texts
 from medfilip.training.images import ShardedImages
 from medfilip.training.settings import AugmentSettings
+from medfilip.training.sources import load_pairs
+from medfilip.training.step import augmented
 from tests.unit.training.synthetic import (
     CODEBOOK,
     KNOWLEDGE,
@@ -24,6 +27,7 @@ from tests.unit.training.synthetic import (
     SIZE,
     Pictures,
     pair_rows,
+    pair_set,
     settings,
     studies,
     train_data,
@@ -103,59 +107,113 @@ def test_texts_of_another_run_are_refused():
     rows, texts = pair_rows(studies(3)[1])
     texts.popitem()
     with pytest.raises(MedfilipError, match="1 text ids"):
-        PairSet(rows, texts, Pictures([]), CODEBOOK)
+        pair_set(rows, texts, Pictures([]))
 
 
-def test_a_batch_depends_on_rows_and_epoch_not_on_its_neighbours():
+def changed(batch, chosen=SETTINGS):
+    return augmented(batch, chosen.augment, "cpu")
+
+
+def test_a_batch_depends_on_unit_and_epoch_not_on_its_neighbours():
     pairs = train_data().train
     whole = pairs.batch([3, 5, 9], epoch=2, settings=SETTINGS)
     part = pairs.batch([5], epoch=2, settings=SETTINGS)
-    assert torch.equal(whole.pixels_N1SS[1:2], part.pixels_N1SS)
-    owners = whole.owner_F[whole.text_finding_T]
-    assert [text for text, owner in zip(whole.texts, owners.tolist(), strict=True) if owner == 1] == part.texts
+    assert torch.allclose(changed(whole)[1:2], changed(part), atol=1e-6)
+    owners = whole.owner_F[whole.told_T]
+    own = [text for text, owner in zip(whole.texts, owners.tolist(), strict=True) if owner == 1]
+    assert own == [
+        text for text, owner in zip(part.texts, part.owner_F[part.told_T].tolist(), strict=True) if not owner
+    ]
     other = pairs.batch([5], epoch=3, settings=SETTINGS)
-    assert not torch.equal(other.pixels_N1SS, part.pixels_N1SS)
+    assert not torch.allclose(changed(other), changed(part), atol=1e-6)
 
 
 def test_every_text_tells_the_finding_it_is_said_to():
     pairs = train_data().train
     batch = pairs.batch(range(10), epoch=0, settings=SETTINGS)
-    for text, finding in zip(batch.texts, batch.text_finding_T.tolist(), strict=True):
+    for text, finding in zip(batch.texts, batch.told_T.tolist(), strict=True):
         label = ONTOLOGY.label(CODEBOOK.categories[batch.findings.category_T[finding]])
         assert label in text
         assert text.startswith("no ") == (batch.findings.certainty_T[finding] == 1)
-    assert len(batch.findings) == sum(len(row["findings"]) for row in pairs.rows[:10])
+    own = batch.owner_F < len(batch)
+    assert int(own.sum()) == sum(len(pairs.statements(unit)) for unit in range(10))
+    assert len(batch.finding_texts) == len(batch.findings) == len(own)
+
+
+def test_altered_texts_belong_to_nobody_and_differ_from_what_they_alter():
+    pairs = train_data().train
+    batch = pairs.batch(range(10), epoch=0, settings=settings(hard_negatives=3))
+    altered = batch.owner_F == len(batch)
+    assert altered.any() and altered[batch.told_T[-1]]
+    stated = {tuple(row) for row in batch.findings[~altered].packed().tolist()}
+    opposite = {(row[0], 1 - row[1]) for row in stated}
+    for row in batch.findings[altered].packed().tolist():
+        side_changed = (*row[:3], 1 - row[3], *row[4:])
+        assert (row[0], row[1]) in opposite or side_changed in stated
+    assert not (pairs.batch(range(10), epoch=0, settings=settings(hard_negatives=0)).owner_F == 10).any()
+    assert not (pairs.batch(range(10), epoch=0, settings=SETTINGS, training=False).owner_F == 10).any()
 
 
 def test_variants_are_all_drawn_over_the_epochs_and_limited_in_number():
-    pairs = train_data().train
-    texts = Counter(text for epoch in range(60) for text in pairs.batch([0], epoch=epoch, settings=SETTINGS).texts)
-    ids = {i for item in pairs.rows[0]["findings"] for i in item["text_ids"]}
+    pairs, chosen = train_data().train, settings(hard_negatives=0)
+    texts = Counter(text for epoch in range(80) for text in pairs.batch([0], epoch=epoch, settings=chosen).texts)
+    ids = {i for item in pairs.columns.statements_of(0) for i in item.text_ids}
     assert len(texts) == len(ids)
-    assert len(pairs.batch([0], epoch=0, settings=settings(max_texts=1)).texts) == 1
+    assert len(pairs.batch([0], epoch=0, settings=settings(max_texts=1, hard_negatives=0)).texts) == 1
+    evaluated = pairs.batch([0], epoch=5, settings=SETTINGS, training=False).texts
+    assert evaluated == [pairs.texts_of(item)[0] for item in pairs.columns.statements_of(0)]
 
 
 def test_a_flip_takes_sides_and_words_along():
     pairs = train_data().train
     # The picture is not symmetric, so that the mirrored one can be told from it.
     still = {"shift": 0, "scale": 0, "rotation": 0, "gamma": 0, "noise": 0}
-    plain = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still)))
-    mirrored = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still, flip=1)))
-    assert torch.allclose(mirrored.pixels_N1SS, plain.pixels_N1SS.flip(-1), atol=1e-4)
+    never, always, half = (
+        settings(augment=AugmentSettings(**still, flip=flip), hard_negatives=0) for flip in (0, 1, 0.5)
+    )
+    plain, mirrored, some = (pairs.batch(range(10), epoch=0, settings=chosen) for chosen in (never, always, half))
+    assert torch.allclose(changed(mirrored, always), changed(plain, never).flip(-1), atol=1e-4)
     swapped = torch.tensor([1, 0, 2, -1])  # left, right, bilateral, none: -1 takes the last
     assert torch.equal(mirrored.findings.laterality_T, swapped[plain.findings.laterality_T])
     assert (mirrored.findings.laterality_T < 2).any()
     for before, after in zip(plain.texts, mirrored.texts, strict=True):
         assert ("left" in before, "right" in before) == ("right" in after, "left" in after)
-    half = pairs.batch(range(10), epoch=0, settings=settings(augment=AugmentSettings(**still, flip=0.5)))
-    kept = [torch.equal(one, other) for one, other in zip(half.pixels_N1SS, plain.pixels_N1SS, strict=True)]
-    assert 0 < sum(kept) < 10
+    assert 0 < int(some.flipped_I.sum()) < 10
 
 
 def test_validation_images_are_not_augmented():
     pairs = train_data().train
     batch = pairs.batch([1, 2], epoch=0, settings=SETTINGS, training=False)
-    assert torch.equal(batch.pixels_N1SS, pairs.pixels([1, 2]))
+    assert torch.equal(changed(batch), pairs.pixels([1, 2]))
+
+
+def two_views():
+    """Two studies: a frontal and a lateral image, and a frontal one alone."""
+    pixels, reports, _ = studies(3)
+    rows, texts = pair_rows(reports)
+    rows[1] |= {"study_id": "s0", "view": "lateral", "findings": rows[0]["findings"]}
+    return rows, texts, Pictures(pixels)
+
+
+def test_the_images_of_a_study_are_one_unit_with_every_view():
+    pairs = pair_set(*two_views())
+    batch = pairs.batch([0, 1], epoch=0, settings=SETTINGS, training=False)
+    assert batch.unit_I.tolist() == [0, 0, 1] and len(batch) == 2
+    assert batch.view_N.tolist() == [VIEWS.index("unknown"), VIEWS.index("frontal")]
+    seen = {tuple(pairs.batch([0], epoch=epoch, settings=SETTINGS).view_N.tolist()) for epoch in range(40)}
+    assert seen == {(VIEWS.index(view),) for view in ("frontal", "lateral", "unknown")}
+    alone = pair_set(*two_views(), by_study=False)
+    assert len(alone) == 3
+    assert alone.batch([1], epoch=0, settings=SETTINGS).view_N.tolist() == [VIEWS.index("lateral")]
+
+
+def test_a_study_with_many_images_shows_one_of_each_view_first():
+    pixels, reports, _ = studies(4)
+    rows, texts = pair_rows(reports)
+    for row, view in zip(rows, ("frontal", "frontal", "lateral", "frontal"), strict=True):
+        row |= {"study_id": "s", "view": view, "findings": rows[0]["findings"]}
+    pairs = pair_set(rows, texts, Pictures(pixels))
+    assert pairs.images_of(0, 2) == [0, 2] and pairs.images_of(0, 3) == [0, 1, 2] and pairs.images_of(0, 1) == [0]
 
 
 def test_the_vocabulary_covers_every_category_and_the_corpus():

@@ -24,7 +24,20 @@ def test_global_batches_cover_the_epoch_once():
     batches = [batch_rows(50, 8, seed=0, step=steps + k) for k in range(steps)]
     assert {epoch for epoch, _ in batches} == {1}
     seen = np.concatenate([rows for _, rows in batches])
-    assert np.array_equal(seen, epoch_order(50, seed=0, epoch=1)[:48])
+    order = epoch_order(50, seed=0, epoch=1)
+    assert all(np.array_equal(rows, np.sort(order[8 * k : 8 * k + 8])) for k, (_, rows) in enumerate(batches))
+    assert len(set(seen.tolist())) == 48
+
+
+def test_a_large_corpus_is_read_window_by_window_and_every_row_once():
+    rows = 150_001
+    order = epoch_order(rows, seed=3, epoch=2)
+    assert np.array_equal(np.sort(order), np.arange(rows))
+    for start in range(0, rows, 65_536):
+        window = order[start : start + 65_536]
+        assert len(np.unique(window // 64)) <= len(window) // 64 + 2, "neighbours stay in one window"
+        assert abs(np.corrcoef(window, np.arange(len(window)))[0, 1]) < 0.02, "and are shuffled in it"
+    assert not np.array_equal(order, epoch_order(rows, seed=3, epoch=3))
 
 
 def test_a_corpus_smaller_than_a_batch_is_one_batch():

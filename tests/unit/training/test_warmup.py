@@ -26,7 +26,7 @@ def test_the_loss_by_hand():
 
 
 def test_negation_is_learned_for_a_category_no_report_mentions():
-    chosen, data = settings(text_warmup=300), train_data()
+    chosen, data = settings(text_warmup=300, text_warmup_batch=72), train_data()
     model = build_model(chosen, data, World())
     before = [parameter.clone() for parameter in model.image.parameters()]
     warm_up_texts(model, data, Task.of(chosen, data.ontology), chosen)
