@@ -1,35 +1,36 @@
 """Pretrain: `pairs` + `images` → a checkpoint, trained by Ray Train against the semantic similarity matrix.
 
-The training itself is `medfilip.training`, which knows nothing of Ray; here it is placed on workers, fed, its
-checkpoints stored, and resumed from the last one after a failure or a killed driver.
+The driver sees manifests and the finished model only; pairs and images are read by the workers that use them.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import operational
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
-from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
-from medfilip.model.distributed import World
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard, read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
-from medfilip.training.data import load_pairs
-from medfilip.training.loop import fit
+from medfilip.training.data import unseen_categories
+from medfilip.training.logs import MlflowSettings, require_mlflow
 from medfilip.training.settings import TrainSettings
+from medfilip.training.sources import check_inputs
+from medfilip.training.validation import write_model
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.runtime import task_error
+from pipelines.progress import ProgressPrinter
+from pipelines.ray_train import Placement, TrainTask, cluster_resources, train
+from pipelines.runtime import no_progress
 from serve.cluster import ray_session
 
-CHECKPOINT = "checkpoint"
+CHECKPOINT, LOGS = "checkpoint", "logs"
 
 
 class PretrainSettings(JobSettings):
@@ -39,8 +40,42 @@ class PretrainSettings(JobSettings):
     images: str = Field(description="run of the ingest job its images came from")
     train: TrainSettings = Field(TrainSettings(), description="the training")
     # More workers give the same losses: the objective sees the global batch at any number of them.
-    workers: int = operational(1, ge=1, description="training processes, each with one GPU if there are GPUs")
-    max_failures: int = operational(3, ge=0, description="worker failures survived before the job gives up")
+    workers: int = operational(1, ge=1, le=4096, description="training processes, the most of them if elastic")
+    min_workers: int | None = operational(
+        None, ge=1, description="elastic: start and go on with as few processes as this; empty: always 'workers'"
+    )
+    gpus: bool | None = operational(
+        None, description="a GPU for each process; empty: if the cluster has GPUs now, true waits for them"
+    )
+    max_failures: int = operational(
+        3, ge=0, description="worker failures survived, each at the cost of the steps since the last checkpoint"
+    )
+    storage: str | None = operational(
+        None,
+        description="where checkpoints are kept during the training, a folder that all nodes share or "
+        "s3://bucket/prefix; empty: below the run",
+    )
+    keep_checkpoints: int = operational(2, ge=1, description="checkpoints kept during the training")
+    validate_every: int = operational(
+        1, ge=0, description="reports from one zero-shot validation to the next, while training goes on; 0: none"
+    )
+    quiet: bool = operational(False, description="show no progress")
+    mlflow: MlflowSettings = operational(MlflowSettings(), description="MLflow, beside TensorBoard events")
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> PretrainSettings:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers={self.min_workers} is above workers={self.workers}")
+        if self.train.global_batch < self.workers:
+            raise ValueError(
+                f"train.global_batch={self.train.global_batch} cannot be split among workers={self.workers}"
+            )
+        return self
+
+    @property
+    def least_workers(self) -> int:
+        """The number of processes it takes to start."""
+        return self.workers if self.min_workers is None else self.min_workers
 
 
 SETTINGS = PretrainSettings
@@ -49,23 +84,33 @@ SETTINGS = PretrainSettings
 def run(settings: PretrainSettings, *, new_run: bool = False) -> Outcome:
     """Train a model; see the module's text."""
     pairs, images = read_manifest(run_folder(settings.pairs)), read_manifest(run_folder(settings.images))
+    if settings.mlflow.tracking_uri is not None:
+        require_mlflow()
     spec = job_spec(
         "pretrain",
-        {"train": settings.train.model_dump(mode="json")},
+        {"train": settings.train.semantic()},
         inputs={"pairs": pairs.fingerprint, "images": images.fingerprint},
         versions={"ontology": load_ontology().fingerprint, "knowledge": load_knowledge().fingerprint},
     )
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as pretrain:
-        if pretrain.manifest is not None:
-            return _outcome(pretrain, settings, already_finished=True)
-        with ray_session(settings.ray, settings.ray.address), pretrain.stage("train"):
-            trained = _train(pretrain, settings, synthetic=images.counts.get("synthetic_images", 0) > 0)
-        files, metrics = _publish_checkpoint(pretrain.location, trained)
-        pretrain.publish({}, files=files, metrics=metrics, counts={"training_workers": settings.workers})
-    return _outcome(pretrain, settings)
+        storage = _storage(settings, pretrain)
+        if pretrain.manifest is None:
+            task = _task(settings, pretrain)
+            with ray_session(settings.ray, settings.ray.address), pretrain.stage("train"):
+                show = no_progress if settings.quiet else ProgressPrinter().stage
+                trained = train(task, placement(settings, storage, cluster_resources()), show)
+            files, metrics = _publish_checkpoint(pretrain.location, trained.checkpoint, trained.validation)
+            counts = {"training_workers": trained.workers}
+            pretrain.publish({}, files=files, metrics=metrics, counts=counts)
+            already_finished = False
+        else:
+            already_finished = True
+        # The optimiser's state, also that of a driver that was killed after it had published.
+        (storage / pretrain.run_id).delete()
+    return _outcome(pretrain, settings, already_finished=already_finished)
 
 
-def _outcome(pretrain: Run, settings: PretrainSettings, *, already_finished: bool = False) -> Outcome:
+def _outcome(pretrain: Run, settings: PretrainSettings, *, already_finished: bool) -> Outcome:
     steps = (
         f"medfilip evaluate checkpoint={pretrain.location} images={settings.images} findings=EXTRACT_RUN",
         f"medfilip serve {pretrain.location}",
@@ -73,88 +118,72 @@ def _outcome(pretrain: Run, settings: PretrainSettings, *, already_finished: boo
     return Outcome.of(pretrain, *steps, already_finished=already_finished)
 
 
-def _train(pretrain: Run, settings: PretrainSettings, *, synthetic: bool) -> Location:
-    """Run Ray Train and return where the last checkpoint lies; a second call of the same run resumes."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+def _storage(settings: PretrainSettings, pretrain: Run) -> Location:
+    return Location.parse(settings.storage) if settings.storage is not None else pretrain.staging / "train"
 
-    use_gpu = float(ray.cluster_resources().get("GPU", 0)) >= settings.workers
-    storage = pretrain.staging / "train"
-    storage.make_dir()
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "pairs": str(run_folder(settings.pairs)),
-            "images": str(run_folder(settings.images)),
-            "train": settings.train.model_dump(mode="json"),
-            "synthetic": synthetic,
-        },
-        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
-        run_config=RunConfig(
-            # Ray resumes by name: the run id makes a resumed run find its own checkpoints and no other's.
-            name=pretrain.run_id,
-            storage_path=storage.path,
-            storage_filesystem=storage.filesystem,
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
+
+def _task(settings: PretrainSettings, pretrain: Run) -> TrainTask:
+    pairs, images, ontology = run_folder(settings.pairs), run_folder(settings.images), load_ontology()
+    unseen_categories(settings.train, ontology)  # names that are none are told before anything starts
+    return TrainTask(
+        run=pretrain.run_id,
+        pairs=str(pairs),
+        images=str(images),
+        train=settings.train,
+        synthetic=check_inputs(str(pairs), str(images), ontology),
+        logs=str(pretrain.location / LOGS),
+        progress=str(pretrain.staging / "progress.json"),
+        validate_every=settings.validate_every,
+        mlflow=settings.mlflow,
     )
-    try:
-        result = trainer.fit()
-    except Exception as error:
-        raise task_error(error) from error
-    if result.checkpoint is None:
+
+
+def placement(settings: PretrainSettings, storage: Location, has: Mapping[str, float]) -> Placement:
+    """Decide what the processes run on, from the settings and what the cluster has.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` if the cluster can never hold the processes.
+    """
+    gpus, least = int(has.get("GPU", 0)), settings.least_workers
+    use_gpus = gpus > 0 if settings.gpus is None else settings.gpus
+    if settings.gpus is None and 0 < gpus < least:
         raise MedfilipError(
-            ErrorCode.INTERNAL, "The training ended without a checkpoint.", fix="Run with --debug to see where."
+            ErrorCode.CONFIG_INVALID,
+            f"{'workers' if settings.min_workers is None else 'min_workers'}={least} is above the cluster's {gpus} "
+            "GPUs; each process takes one.",
+            fix=f"Lower it to {gpus}, set gpus=true to wait for more GPUs, or gpus=false to train on CPUs.",
         )
-    return Location(storage.scheme, result.checkpoint.path)
-
-
-def train_worker(config: dict[str, Any]) -> None:
-    """Train in one process of a group that Ray Train has set up."""
-    ontology, knowledge = load_ontology(), load_knowledge()
-    settings = TrainSettings.model_validate(config["train"])
-    data = load_pairs(
-        config["pairs"],
-        config["images"],
-        settings,
-        ontology=ontology,
-        knowledge=knowledge,
-        synthetic=config["synthetic"],
+    grows = bool(settings.ray.address or os.environ.get("RAY_ADDRESS"))
+    if not grows and not use_gpus and least > int(has.get("CPU", 0)):
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            f"{least} processes do not fit the {int(has.get('CPU', 0))} logical CPUs of the local cluster.",
+            fix=f"Lower workers, give min_workers, or raise ray.num_cpus to {least}.",
+        )
+    return Placement(
+        workers=settings.workers if least == settings.workers else (least, settings.workers),
+        gpus=use_gpus,
+        validation_gpu=use_gpus and gpus > settings.workers,
+        hide_gpus=gpus > 0,
+        max_failures=settings.max_failures,
+        storage=storage,
+        keep_checkpoints=settings.keep_checkpoints,
     )
-    with tempfile.TemporaryDirectory() as workdir:
-        fit(settings, data, World.current(), RayReporter(), Path(workdir))
 
 
-class RayReporter:
-    """Hands metrics and checkpoints to Ray Train, and the latest checkpoint back after a restart."""
-
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
-        """Report from every rank, as Ray Train's barrier asks; rank 0 brings the checkpoint."""
-        import ray.train
-
-        stored = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint is not None else None
-        ray.train.report(dict(metrics), checkpoint=stored)
-
-    def latest_checkpoint(self) -> Path | None:
-        """Copy the latest committed checkpoint to this machine."""
-        import ray.train
-
-        latest = ray.train.get_checkpoint()
-        return Path(latest.to_directory()) if latest is not None else None
-
-
-def _publish_checkpoint(run: Location, trained: Location) -> tuple[list[Shard], dict[str, float]]:
+def _publish_checkpoint(
+    run: Location, trained: Location, validation: Mapping[str, float]
+) -> tuple[list[Shard], dict[str, float]]:
     """Write the model, without the optimiser's state, below the run and list its files."""
     with tempfile.TemporaryDirectory() as folder:
         local, clean = Path(folder) / "trained", Path(folder) / "clean"
         local.mkdir()
         for file in trained.children():
             (local / file.name).write_bytes(file.read_bytes())
-        model = load_checkpoint(local)
-        save_checkpoint(clean, model.model, model.versions, calibration=model.calibration, metrics=model.metrics)
+        metrics = write_model(local, clean, validation)
         for path in sorted(clean.iterdir()):
             (run / f"{CHECKPOINT}/{path.name}").write_bytes(path.read_bytes())
         files = [register_file(run, f"{CHECKPOINT}/{path.name}") for path in sorted(clean.iterdir())]
-    return files, {name: float(value) for name, value in model.metrics.items() if isinstance(value, int | float)}
+    return files, metrics

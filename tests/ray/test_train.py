@@ -12,8 +12,10 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import load_ontology
 from medfilip.model.checkpoint import load_checkpoint
+from medfilip.storage.location import Location
 from medfilip.storage.shards import read_dataset
 from tests.ray.conftest import STUDIES, Ran, run_job
+from tests.unit.training.events import numbers
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,10 @@ def injected(extracted: Ran, ingested: Ran, root: Path) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def trained(injected: Ran, ingested: Ran, root: Path) -> Ran:
+def trained(injected: Ran, ingested: Ran, root: Path, s3_bucket: str) -> Ran:
     settings = (f"pairs={injected.location}", f"images={ingested.location}", "workers=2", "train.epochs=2")
-    return Ran.of(run_job("pretrain", *settings, "train.global_batch=8", f"root={root}"))
+    storage = f"storage={s3_bucket}/training"
+    return Ran.of(run_job("pretrain", *settings, "train.global_batch=8", f"root={root}", storage, "quiet=true"))
 
 
 def test_pairs_point_at_their_images_and_carry_their_findings(injected: Ran, ingested: Ran, extracted: Ran) -> None:
@@ -49,6 +52,14 @@ def test_the_checkpoint_loads_and_says_what_it_was_trained_on(trained: Ran) -> N
     assert listed >= {"checkpoint/model.safetensors", "checkpoint/hashes.json", "checkpoint/README.md"}
     assert not any("optim" in path for path in listed), "the optimiser's state is no part of a published model"
     assert 0 < trained.manifest.metrics["loss"] < 5
+
+
+def test_checkpoints_lay_in_the_bucket_and_events_below_the_run(trained: Ran, s3_bucket: str) -> None:
+    assert not Location.parse(f"{s3_bucket}/training").children(), "a finished run keeps no state"
+    logs = Path(trained.location.path) / "logs"
+    assert len([step for name, step in numbers(logs / "train") if name == "report/loss"]) == 2
+    assert ("validation/zero_shot_categories", trained.manifest.metrics["step"]) in numbers(logs / "validation")
+    assert trained.manifest.metrics["zero_shot_categories"] >= 0
 
 
 def test_another_number_of_workers_is_the_same_run(trained: Ran, injected: Ran, ingested: Ran, root: Path) -> None:
