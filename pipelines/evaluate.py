@@ -6,7 +6,6 @@ state, or, for phantoms, what was drawn.
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,15 +204,7 @@ def _zero_shot(
         {name for study in drawn.values() for name in study}
         or {name for said in statements.values() for name, _ in said if name in ontology.categories}
     )
-
-    unknown = [label for label in settings.labels if label not in ontology.categories]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], ontology.categories, n=1)
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The setting 'labels' names '{unknown[0]}', which is no category of the ontology.",
-            fix=f"Did you mean '{near[0]}'?" if near else "Give ids such as pleural_effusion.",
-        )
+    ontology.check_categories(settings.labels, "labels")
 
     def truths(label: str) -> Ints:
         if drawn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
 
 View = Literal["frontal", "lateral"]
@@ -112,6 +114,23 @@ class Ontology(_Strict):
             for ancestor in self.ancestors(child):
                 below.setdefault(ancestor, set()).add(child)
         return {name: frozenset(children) for name, children in below.items()}
+
+    def check_categories(self, names: Sequence[str], setting: str) -> None:
+        """Refuse names that are no categories.
+
+        Raises
+        ------
+        MedfilipError
+            ``CONFIG_INVALID``, naming the setting and the nearest category.
+        """
+        unknown = [name for name in names if name not in self.categories]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.categories, n=1)
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"The setting '{setting}' names '{unknown[0]}', which is no category of the ontology.",
+                fix=f"Did you mean '{near[0]}'?" if near else "Give ids such as pleural_effusion.",
+            )
 
     def label(self, category: str) -> str:
         """Text of a category for prompts and pages; ``other:<text>`` gives its text."""

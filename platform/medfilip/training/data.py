@@ -9,7 +9,6 @@ Legend of tensor names: I images, N units (studies, or single images), S side, F
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -313,14 +312,7 @@ def unseen_categories(settings: TrainSettings, ontology: Ontology) -> frozenset[
     MedfilipError
         ``CONFIG_INVALID`` if one is no category of the ontology.
     """
-    unknown = [name for name in settings.unseen if name not in ontology.categories]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], ontology.categories, n=1)
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            f"The setting 'unseen' names '{unknown[0]}', which is no category of the ontology.",
-            fix=f"Did you mean '{near[0]}'?" if near else "Give ids such as pleural_effusion.",
-        )
+    ontology.check_categories(settings.unseen, "unseen")
     return frozenset(settings.unseen).union(*(ontology.descendants(name) for name in settings.unseen))
 
 
