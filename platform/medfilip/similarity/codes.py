@@ -71,8 +71,3 @@ class FindingTensors:
 
 
 _SCALARS = ("category", "certainty", "severity", "laterality")
-
-
-def cat(parts: Sequence[FindingTensors]) -> FindingTensors:
-    """Concatenate along the findings; at least one part is needed, since an empty one cannot know its sites."""
-    return FindingTensors.unpacked(torch.cat([part.packed() for part in parts]))

@@ -28,6 +28,21 @@ class AugmentSettings(Settings):
     )
 
 
+class TargetSettings(SimilarityWeights):
+    """The similarity as training uses it: silence counts a little.
+
+    Masked out altogether, it would leave nothing to learn from for what is only ever reported when it is there.
+    """
+
+    silent: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="weight of counting a category the report is silent about as absent, less for what is often "
+        "denied; 0 masks it out",
+    )
+
+
 class TrainSettings(Settings):
     """Settings of ``pretrain``; the defaults learn a small corpus from scratch in minutes on a CPU."""
 
@@ -35,8 +50,7 @@ class TrainSettings(Settings):
     objective: Objective = Field(
         default="soft_sigmoid", description="soft_sigmoid, soft_infonce, mse_bce (the authors') or infonce (baseline)"
     )
-    # Masked out altogether, silence would leave nothing to learn what is only ever reported when it is there from.
-    similarity: SimilarityWeights = SimilarityWeights(silent=0.5)
+    similarity: TargetSettings = TargetSettings()
     augment: AugmentSettings = AugmentSettings()
     unit: Literal["study", "image"] = Field(
         default="study", description="study: the images of a study are pooled; image: each stands for itself"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import load_ontology
-from medfilip.similarity.codes import FindingTensors, cat
+from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.factorised import similarity
 from medfilip.similarity.tables import VIEWS, SimilarityWeights, build_tables
 
@@ -190,5 +190,9 @@ def test_packing_and_concatenating_keep_findings(items):
     rows = [BOOK.encode(item) for item in items]
     whole = FindingTensors.from_rows(rows, BOOK)
     parts = [FindingTensors.from_rows(rows[:1], BOOK), FindingTensors.from_rows(rows[1:], BOOK)]
-    for got in (FindingTensors.unpacked(whole.packed()), cat(parts), whole.to("cpu")):
+    for got in (
+        FindingTensors.unpacked(whole.packed()),
+        FindingTensors.unpacked(torch.cat([part.packed() for part in parts])),
+        whole.to("cpu"),
+    ):
         assert all(torch.equal(a, b) for a, b in zip(got.columns(), whole.columns(), strict=True))

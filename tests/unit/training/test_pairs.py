@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from medfilip import ErrorCode, MedfilipError
+from medfilip.core.settings import load_settings
 from medfilip.storage.schemas import PAIRS
 from medfilip.training.data import unseen_categories
 from medfilip.training.pairs import build_columns, silence
+from medfilip.training.settings import TrainSettings
 from tests.unit.training.synthetic import CODEBOOK, ONTOLOGY, pair_rows, settings, studies
 
 
@@ -47,6 +49,11 @@ def test_unseen_categories_take_those_below_them_along():
     with pytest.raises(MedfilipError, match="'nodul'") as caught:
         unseen_categories(settings(unseen=("nodul",)), ONTOLOGY)
     assert caught.value.code == ErrorCode.CONFIG_INVALID and "'nodule'" in str(caught.value)
+
+
+def test_another_mode_leaves_the_weight_of_silence_as_it_is():
+    chosen = load_settings(TrainSettings, "train", overrides=["similarity.mode=category"], environment={})
+    assert chosen.similarity.silent == TrainSettings().similarity.silent > 0
 
 
 def test_silence_says_less_about_what_is_often_denied():
