@@ -35,6 +35,8 @@ PREVALENCE = 0.36
 """Of each: a model for minutes of a laptop, which sees 64 pixels, learns a few large things that reports deny too."""
 VLLM_SENTENCES = 16
 EPOCHS = 80
+REPORT_STEPS = 80
+"""Steps between checkpoints: each is evaluated beside the training, on the same few cores."""
 DIAGNOSED = 4
 
 
@@ -125,7 +127,7 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     injected = demo.job("inject", "writing training pairs", _describe_inject, findings, images)
     trained = demo.job(
         "pretrain", f"{EPOCHS} epochs on 2 Ray Train workers", _describe_pretrain,
-        f"pairs={injected.location}", images, "workers=2", f"train.epochs={EPOCHS}",
+        f"pairs={injected.location}", images, "workers=2", f"train.epochs={EPOCHS}", f"train.report_steps={REPORT_STEPS}",
     )  # fmt: skip
     evaluated = demo.job(
         "evaluate", "held-out patients", _describe_evaluate,

@@ -25,6 +25,8 @@ from pipelines.row_index import KEYS, IndexRow, RowKeys, decide_reports, find_du
 
 _ROWS_AT_ONCE = 5_000
 """Rows whose ids are held as Python objects at a time; more if what belongs together is more."""
+TEMPLATE_PATIENTS = 3
+"""A report's text that more patients than these share is a template: it ties nobody to anybody."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads the bits of one key before another is added to it
 
 Numbers = npt.NDArray[np.int64]
@@ -114,12 +116,15 @@ class Decided:
         Rows whose patient another row names, with that row.
     splits
         Number of each row's split (`medfilip.reports.splits.SPLITS`).
+    templates
+        How many reports have a text that many patients share.
     """
 
     verdicts: npt.NDArray[np.int8]
     addenda: Pairs
     named_by: Pairs
     splits: SplitNumbers
+    templates: int
 
 
 def look_over(look: Look, shares: Mapping[str, float]) -> Decided:
@@ -138,10 +143,13 @@ def look_over(look: Look, shares: Mapping[str, float]) -> Decided:
     for rows in _batches(look, _questionable_images(look), ("row_id", "content")):
         verdicts[find_duplicates(rows)] = Verdict.DUPLICATE
     keys = look.keys
-    splits = assign_splits(keys["patient"], (keys["study"], keys["content"]), keys["draw"], shares, keys["stated"])
+    templates = _templates(keys[: look.reports])
+    contents = keys["content"].copy()
+    contents[templates] = templates.astype(np.uint64) * _ODD  # no two alike
+    splits = assign_splits(keys["patient"], (keys["study"], contents), keys["draw"], shares, keys["stated"])
     pairs = np.concatenate(addenda)
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    return Decided(verdicts, Pairs(*pairs.T), named, splits)
+    return Decided(verdicts, Pairs(*pairs.T), named, splits, len(templates))
 
 
 def _named_by(look: Look) -> Pairs:
@@ -160,6 +168,22 @@ def _named_by(look: Look) -> Pairs:
     rows, lasts = shared[reported], reports[len(reports) - 1 - reversed_places[places]]
     differs = patients[rows] != patients[lasts]
     return Pairs(rows[differs], lasts[differs])
+
+
+def _templates(keys: RowKeys) -> Numbers:
+    """Return the reports whose text more than a few patients share.
+
+    A copied report must not be trained on in one split and tested on in another. But one hospital's "normal chest" is
+    the report of half of its patients: tied together by it, all of them would be in one split.
+    """
+    shared = np.flatnonzero(repeated(keys["content"]))
+    contents, patients = keys["content"][shared], keys["patient"][shared]
+    order = np.lexsort((patients, contents))
+    other_content = np.diff(contents[order], prepend=~contents[order[:1]]) != 0
+    other_patient = other_content | (np.diff(patients[order], prepend=patients[order[:1]]) != 0)
+    groups = np.cumsum(other_content) - 1
+    many = np.bincount(groups, weights=other_patient) > TEMPLATE_PATIENTS
+    return np.sort(shared[order[many[groups]]])
 
 
 def _questionable_reports(look: Look) -> Numbers:

@@ -50,8 +50,8 @@ def publish(
 ) -> None:
     """Publish the staged parts of an ingest run; ``reports`` and ``images`` are the records of their parts."""
     pieces = {REPORTS: [piece for part in reports for piece in part["pieces"]], IMAGES: images}
-    tasks = plan_publishing(ingest.staging, pieces, shares)
-    counts: Counter[str] = Counter()
+    tasks, templates = plan_publishing(ingest.staging, pieces, shares)
+    counts: Counter[str] = Counter({"reports_from_templates": templates} if templates else {})
     rejected: Counter[str] = Counter()
     shards: dict[str, list[Shard]] = {"reports": [], "images": [], "resolved_findings": [], "rejected": []}
     labelled = listing is not None and bool(listing.labels)
@@ -128,8 +128,8 @@ class PublishTask(NamedTuple):
 
 def plan_publishing(
     staging: Location, pieces: Mapping[DatasetSchema, Sequence[dict[str, Any]]], shares: SplitShares
-) -> dict[DatasetSchema, list[PublishTask]]:
-    """Look over all parts, and return what workers need to publish them."""
+) -> tuple[dict[DatasetSchema, list[PublishTask]], int]:
+    """Look over all parts; return what workers need to publish them, and how many reports are templates."""
     staged = {
         schema: [
             StagedPart(piece["path"], staging / f"{schema.name}_index/{piece['path']}", piece["rows"])
@@ -144,7 +144,8 @@ def plan_publishing(
         given = (Given.of(look, begin, pairs.within(begin, end)) for pairs in (decided.addenda, decided.named_by))
         tasks.append(PublishTask(part.path, decided.verdicts[begin:end], decided.splits[begin:end], *given))
     cut = len(staged[REPORTS])
-    return {schema: found for schema, found in ((REPORTS, tasks[:cut]), (IMAGES, tasks[cut:])) if found}
+    found = {schema: planned for schema, planned in ((REPORTS, tasks[:cut]), (IMAGES, tasks[cut:])) if planned}
+    return found, decided.templates
 
 
 _SUPERSEDED = ErrorCode.SUPERSEDED, "A corrected, final or later report of the same study or id stands in its place."

@@ -126,7 +126,7 @@ def look(folder: Path) -> dict[str, float]:
     before, peak = private(), [0]
     begun = time.monotonic()
     with sampled(peak):
-        tasks = plan_publishing(staging, {REPORTS: pieces["reports"], IMAGES: pieces["images"]}, SplitShares())
+        tasks, _ = plan_publishing(staging, {REPORTS: pieces["reports"], IMAGES: pieces["images"]}, SplitShares())
         seconds = time.monotonic() - begun
     assert tasks[REPORTS]
     return {

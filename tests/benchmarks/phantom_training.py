@@ -6,7 +6,9 @@ style and seed, so that no patient, no image and no manner of drawing is shared.
     python -m tests.benchmarks.phantom_training --train RUNS --test RUNS --configurations FILE --out FILE
 
 ``RUNS`` is the root folder of one corpus's jobs, with its phantom, ingest and inject runs in it. Each line of the
-configurations is a JSON object: ``name`` and settings as for ``pretrain train.…``.
+configurations is a JSON object: ``name`` and settings as for ``pretrain train.…``; with ``"shuffled": true`` each study
+is told the report of another one, a control that must end at chance, as images without content must. What the plain
+statistics of an image say, without any place, is measured by a linear probe that is trained with the drawn truth.
 """
 
 from __future__ import annotations
@@ -17,11 +19,16 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "platform")]
 
@@ -37,6 +44,7 @@ from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import iter_shards
 from medfilip.training.images import preprocessing
 from medfilip.training.loop import fit
+from medfilip.training.pairs import Columns
 from medfilip.training.reporter import LocalReporter
 from medfilip.training.settings import TrainSettings
 from medfilip.training.sources import load_pairs
@@ -70,6 +78,39 @@ def read_test(root: Path, size: int) -> tuple[np.ndarray, list[str], list[dict]]
     return np.stack(images), patients, found
 
 
+def truth_matrix(truth: list[dict], names: list[str]) -> np.ndarray:
+    """Return what is drawn, int64 [N, L]."""
+    return np.array([[{"present": 1, "absent": 0}[item[name]["status"]] for name in names] for item in truth])
+
+
+def statistics(pixels_N1SS: np.ndarray) -> np.ndarray:
+    """Mean, deviation and nine quantiles of the grey values: what is left of an image without its places; [N, 11]."""
+    flat = pixels_N1SS.reshape(len(pixels_N1SS), -1).astype(float)
+    quantiles = np.quantile(flat, np.linspace(0.05, 0.95, 9), axis=1)
+    return np.column_stack([flat.mean(axis=1), flat.std(axis=1), *quantiles])
+
+
+def probe_statistics(train: tuple, test: tuple) -> dict:
+    """AUROC of each label on the test corpus, from the statistics of its images alone."""
+    names = sorted({name for item in test[2] for name in item})
+    known_NL, truth_NL = truth_matrix(train[2], names), truth_matrix(test[2], names)
+    features, test_features = statistics(train[0]), statistics(test[0])
+    found = {}
+    for at, name in enumerate(names):
+        if min(truth_NL[:, at].sum(), (1 - truth_NL[:, at]).sum()) >= MIN_IMAGES:
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(features, known_NL[:, at])
+            found[name] = float(roc_auc_score(truth_NL[:, at], probe.predict_proba(test_features)[:, 1]))
+    return {"macro": float(np.mean(list(found.values()))), "labels": found}
+
+
+def shuffled(columns: Columns) -> Columns:
+    """Tell each unit the findings of another one."""
+    starts = columns.finding_start_N1
+    order = np.random.default_rng(0).permutation(len(columns))
+    rows = [columns.statement_F[starts[unit] : starts[unit + 1]] for unit in order]
+    return replace(columns, statement_F=np.concatenate(rows), finding_start_N1=np.cumsum([0, *map(len, rows)]))
+
+
 def side_accuracy(diagnoser: Diagnoser, image_ND: np.ndarray, truth: list[dict], labels: list[str], seed: int) -> dict:
     """Whether "left X" beats "right X" where X is on one side only; mean over all such findings, with an interval."""
     ontology, right = load_ontology(), []
@@ -96,11 +137,11 @@ def evaluate(diagnoser: Diagnoser, test: tuple, unseen: list[str], resamples: in
     pixels, patients, truth = test
     image_ND = diagnoser.encode_images(pixels)
     names = sorted({name for item in truth for name in item})
-    truth_NL = np.array([[{"present": 1, "absent": 0}[item[name]["status"]] for name in names] for item in truth])
+    truth_NL = truth_matrix(truth, names)
     counts = truth_NL.sum(axis=0)
     enough = [name for name, count in zip(names, counts, strict=True) if min(count, len(truth) - count) >= MIN_IMAGES]
 
-    def over(labels: list[str]) -> dict:
+    def over(labels: list[str], image_ND: np.ndarray = image_ND) -> dict:
         columns = [names.index(label) for label in labels]
         scores = diagnoser.score(image_ND, diagnoser.encode_labels(labels))
         result = evaluate_zero_shot(scores, truth_NL[:, columns], patients, resamples=resamples)
@@ -114,6 +155,8 @@ def evaluate(diagnoser: Diagnoser, test: tuple, unseen: list[str], resamples: in
 
     seen = [name for name in enough if name not in unseen]
     found = over(seen) | {"side": side_accuracy(diagnoser, image_ND, truth, seen, 0)}
+    noise = np.random.default_rng(0).normal(size=pixels.shape).astype(np.float32)
+    found["blank"] = over(seen, diagnoser.encode_images(noise))
     if unseen:
         found["unseen"] = over([name for name in unseen if name in enough])
     return found
@@ -122,6 +165,7 @@ def evaluate(diagnoser: Diagnoser, test: tuple, unseen: list[str], resamples: in
 def train_one(job: tuple) -> dict:
     """Train and evaluate one configuration."""
     name, changes, train_root, test_root, resamples, threads = job
+    mixed = changes.pop("shuffled", False)
     torch.set_num_threads(threads)
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     settings = load_settings(TrainSettings, "train", overrides=overrides, environment={})
@@ -130,6 +174,8 @@ def train_one(job: tuple) -> dict:
         str(newest(train_root, "inject")), str(newest(train_root, "ingest")), settings,
         ontology=load_ontology(), knowledge=load_knowledge(), synthetic=True,
     )  # fmt: skip
+    if mixed:
+        data.train.columns = shuffled(data.train.columns)
     with tempfile.TemporaryDirectory() as folder:
         result = fit(settings, data, World(), LocalReporter(Path(folder)), Path(folder))
         seconds = time.perf_counter() - begun
@@ -162,6 +208,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resamples", type=int, default=300)
     chosen = parser.parse_args()
+    size = 128
+    probe = probe_statistics(read_test(chosen.train, size), read_test(chosen.test, size))
+    print(f"linear probe on the statistics of an image: macro AUROC {probe['macro']:.3f}", flush=True)
     lines = [json.loads(text) for text in chosen.configurations.read_text().splitlines() if text.strip()]
     jobs = [(item.pop("name"), item, chosen.train, chosen.test, chosen.resamples, chosen.threads) for item in lines]
     print(f"{'configuration':28} {'POS':20} {'PNC':20} side  unseen POS/PNC   time", flush=True)
@@ -170,7 +219,9 @@ def main() -> None:
         for result in pool.map(train_one, jobs):
             results.append(result)
             print(line(result), flush=True)
-            chosen.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=1))
+            chosen.out.write_text(
+                json.dumps({"environment": environment(), "statistics": probe, "results": results}, indent=1)
+            )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from medfilip.core.ids import keyed_fraction
 from medfilip.reports.splits import SPLITS
-from pipelines.look_over import Verdict
+from pipelines.look_over import TEMPLATE_PATIENTS, Verdict
 from pipelines.row_index import IndexRow, decide_reports, find_duplicates
 
 
@@ -29,9 +29,19 @@ def plain_look(reports: list[IndexRow], images: list[IndexRow], key: bytes, shar
         verdicts[len(reports) + row] = "DUPLICATE"
     patient_of = {row.study: row.patient for row in reports}
     rows = [row._replace(patient=patient_of.get(row.study, row.patient)) for row in [*reports, *images]]
+    readers: dict[str, set[str]] = {}
+    for row in rows[: len(reports)]:
+        readers.setdefault(row.content, set()).add(row.patient)
+    templates = {content for content, patients in readers.items() if len(patients) > TEMPLATE_PATIENTS}
     splits = plain_splits(
         key,
-        [(row.patient, (row.content, f"study:{row.study}")) for row in rows],
+        [
+            (
+                row.patient,
+                (f"own:{at}" if at < len(reports) and row.content in templates else row.content, f"study:{row.study}"),
+            )
+            for at, row in enumerate(rows)
+        ],
         shares,
         [(row.patient, row.split) for row in rows if row.split],
     )

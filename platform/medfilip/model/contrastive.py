@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from medfilip.model.distributed import World, gather, largest, lengths, pass_on, total
-from medfilip.model.objectives import Objective
+from medfilip.model.objectives import Objective, add_to_groups, focus_of_groups
 
 Exchange = Literal["gather", "ring"]
 Targets = Callable[[slice], tuple[Tensor, Tensor]]
@@ -36,7 +36,7 @@ Targets = Callable[[slice], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class LossSettings:
-    """How the loss is computed; nothing here but ``objective`` changes its value.
+    """How the loss is computed; nothing here but ``objective`` and ``focus`` changes its value.
 
     Attributes
     ----------
@@ -46,11 +46,21 @@ class LossSettings:
         How texts travel.
     chunk
         Texts of one block.
+    focus
+        Exponent of `medfilip.model.objectives.focus_weights`, for the pairwise objectives; 0 weighs all texts alike.
     """
 
     objective: Objective
     exchange: Exchange = "gather"
     chunk: int = 4096
+    focus: float = 0.0
+
+
+class Groups(NamedTuple):
+    """What `LossSettings.focus` tells apart: the group of each text (of everyone's), and how many groups there are."""
+
+    of_T: Tensor
+    number: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Gradients:
 
 def contrastive_loss(
     image_ND: Tensor, text_PD: Tensor, scale: Tensor, bias: Tensor,
-    targets: Targets, settings: LossSettings, world: World,
+    targets: Targets, settings: LossSettings, world: World, groups: Groups | None = None,
 ) -> Tensor:  # fmt: skip
     """Compute the loss of the global batch, differentiably with respect to everything that is this process's own.
 
@@ -79,6 +89,8 @@ def contrastive_loss(
     targets
         Gives targets and masks of the own images against a slice of all texts, in rank order. For ``infonce`` the
         targets mark own texts and the mask is not looked at.
+    groups
+        Needed for ``settings.focus``.
 
     Returns
     -------
@@ -86,14 +98,14 @@ def contrastive_loss(
         The same scalar on every process. After ``backward`` each process holds its part of every parameter's
         gradient: `medfilip.model.distributed.sum_gradients` adds them up.
     """
-    loss: Tensor = _Contrastive.apply(image_ND, text_PD, scale, bias, targets, settings, world)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Contrastive.apply(image_ND, text_PD, scale, bias, targets, settings, world, groups)  # type: ignore[no-untyped-call]
     return loss
 
 
 @torch.no_grad()
 def contrastive_gradients(
     image_ND: Tensor, text_PD: Tensor, scale: Tensor, bias: Tensor,
-    targets: Targets, settings: LossSettings, world: World,
+    targets: Targets, settings: LossSettings, world: World, groups: Groups | None = None,
 ) -> Gradients:  # fmt: skip
     """Compute the loss and its gradients at once; see `contrastive_loss`."""
     batch = _Batch(image_ND, scale, bias, targets, settings.chunk)
@@ -102,7 +114,8 @@ def contrastive_gradients(
     match settings.objective:
         case "soft_sigmoid" | "mse_bce":
             squared = settings.objective == "mse_bce"
-            exchange.visit(lambda part: _pairwise(batch, part, sums, squared=squared))
+            focus = _focus(batch, exchange, settings.focus, groups, world) if settings.focus and groups else None
+            exchange.visit(lambda part: _pairwise(batch, part, sums, focus, squared=squared))
             # Known only now; nothing that was summed depends on it.
             factor = 1 / total(sums.weight, world).clamp(min=1e-6)
         case "soft_infonce" | "infonce":
@@ -127,15 +140,15 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, image_ND: Tensor, text_PD: Tensor, scale: Tensor, bias: Tensor,
-        targets: Targets, settings: LossSettings, world: World,
+        targets: Targets, settings: LossSettings, world: World, groups: Groups | None,
     ) -> Tensor:  # fmt: skip
-        found = contrastive_gradients(image_ND, text_PD, scale, bias, targets, settings, world)
+        found = contrastive_gradients(image_ND, text_PD, scale, bias, targets, settings, world, groups)
         ctx.save_for_backward(found.image_ND, found.text_PD, found.scale, found.bias)
         return found.loss
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(gradient * upstream[0] for gradient in ctx.saved_tensors), None, None, None)
+        return (*(gradient * upstream[0] for gradient in ctx.saved_tensors), None, None, None, None)
 
 
 @dataclass
@@ -192,6 +205,7 @@ class _Block:
     """One block of the matrix."""
 
     within: slice
+    columns: slice
     dot_NB: Tensor
     logits_NB: Tensor
     target_NB: Tensor
@@ -212,10 +226,11 @@ class _Batch:
         dtype = self.image_ND.dtype
         for begin in range(0, len(part.text_PD), self.chunk):
             within = slice(begin, min(begin + self.chunk, len(part.text_PD)))
-            target_NB, mask_NB = self.targets(slice(part.start + within.start, part.start + within.stop))
+            columns = slice(part.start + within.start, part.start + within.stop)
+            target_NB, mask_NB = self.targets(columns)
             dot_NB = self.image_ND @ part.text_PD[within].T
             logits_NB = self.scale * dot_NB + self.bias
-            yield _Block(within, dot_NB, logits_NB, target_NB.to(dtype), mask_NB.to(dtype))
+            yield _Block(within, columns, dot_NB, logits_NB, target_NB.to(dtype), mask_NB.to(dtype))
 
     def add(self, sums: _Sums, part: _Part, block: _Block, gradient_NB: Tensor) -> None:
         """Add what a block's gradient with respect to its logits means for embeddings, scale and bias."""
@@ -225,9 +240,27 @@ class _Batch:
         sums.bias += gradient_NB.sum()
 
 
-def _pairwise(batch: _Batch, part: _Part, sums: _Sums, *, squared: bool) -> None:
+def _bce(block: _Block) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(block.logits_NB, block.target_NB, reduction="none")
+
+
+def _focus(batch: _Batch, exchange: _Exchange, exponent: float, groups: Groups, world: World) -> Tensor:
+    """Return the weight of every text, from what the whole batch says about its group; [T]."""
+    sums_3G = batch.image_ND.new_zeros(3, groups.number)
+
+    def add(part: _Part) -> None:
+        for block in batch.blocks(part):
+            add_to_groups(sums_3G, _bce(block), block.target_NB, block.mask_NB, groups.of_T[block.columns])
+
+    exchange.visit(add)
+    return focus_of_groups(total(sums_3G, world), exponent)[groups.of_T]
+
+
+def _pairwise(batch: _Batch, part: _Part, sums: _Sums, focus_T: Tensor | None, *, squared: bool) -> None:
     for block in batch.blocks(part):
-        loss_NB = functional.binary_cross_entropy_with_logits(block.logits_NB, block.target_NB, reduction="none")
+        if focus_T is not None:
+            block.mask_NB = block.mask_NB * focus_T[block.columns]
+        loss_NB = _bce(block)
         gradient_NB = block.logits_NB.sigmoid() - block.target_NB
         if squared:
             error_NB = block.logits_NB - block.target_NB

@@ -17,6 +17,7 @@ from medfilip.model.config import ModelConfig
 from medfilip.model.encoders import build_text, build_vision
 from medfilip.model.tokenizer import Tokenizer, Tokens
 
+_LENGTHS = 3
 _MAX_LOG_SCALE = math.log(100.0)  # as CLIP: beyond it the loss landscape becomes a staircase
 
 
@@ -62,13 +63,28 @@ class DualEncoder(nn.Module):
 
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """Embed texts that were tokenised before; [T, D] of unit length."""
-        device = self.bias.device
-        distinct_UD = functional.normalize(self.text(tokens.ids_UK.to(device), tokens.mask_UK.to(device)), dim=-1)
-        return distinct_UD[tokens.position_T.to(device)]
+        on_device = tokens.to(self.bias.device)
+        embed = self._by_length if self.bias.device.type == "cpu" else self.text
+        return functional.normalize(embed(on_device.ids_UK, on_device.mask_UK), dim=-1)[on_device.position_T]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts; [T, D] of unit length. Equal texts are computed once."""
         return self.encode_tokens(self.tokenizer.tokens(texts))
+
+    def _by_length(self, ids_UK: Tensor, mask_UK: Tensor) -> Tensor:
+        """Embed texts of like length together: a CPU pays for every token of padding, which are most of a batch."""
+        if not len(ids_UK):
+            nothing: Tensor = self.text(ids_UK, mask_UK)
+            return nothing
+        length_U = mask_UK.sum(dim=1)
+        parts = length_U.argsort(stable=True).tensor_split(_LENGTHS)
+        embedded = []
+        for part in parts:
+            # A part without texts still runs the tower: sharded weights are collected by all processes together.
+            rows = part if len(part) else parts[0][:1]
+            width = int(length_U[rows].max())
+            embedded.append(self.text(ids_UK[rows, :width], mask_UK[rows, :width])[: len(part)])
+        return torch.cat(embedded)[torch.cat(parts).argsort()]
 
     def logits(self, image_ND: Tensor, text_TD: Tensor) -> Tensor:
         """Scaled and shifted cosines [N, T]: their sigmoid says how well a text describes an image."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 Objective = Literal["soft_sigmoid", "soft_infonce", "mse_bce", "infonce"]
+_LEAST_ENTROPY = 0.1  # of groups that are nearly always, or never, described: little is to be learned there
+_LEAST_DIFFICULTY = 0.05
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
@@ -75,6 +77,42 @@ def soft_infonce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tenso
 def infonce(logits_NT: Tensor, own_NT: Tensor) -> Tensor:
     """CLIP's objective with several texts an image: own texts are positives, all others negatives (the baseline)."""
     return soft_infonce(logits_NT, own_NT, torch.ones_like(logits_NT))
+
+
+def focus_weights(
+    logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor, group_T: Tensor, groups: int, exponent: float
+) -> Tensor:
+    """Weigh texts by how little has been learned about their group (category) yet; [T], without gradient.
+
+    Each pair of a text is multiplied by its weight. What is large and frequent is learned in a few hundred steps, and
+    its texts, most of a batch, then only add noise to what is small or rare. The weight is a category's and not a
+    pair's, as in the focal loss (Lin et al., ICCV 2017): each pair keeps its optimum, sigmoid(logit) = target.
+    """
+    with torch.no_grad():
+        sums_3G = logits_NT.new_zeros(3, groups)
+        add_to_groups(sums_3G, _bce(logits_NT, target_NT), target_NT.to(logits_NT.dtype), mask_NT, group_T)
+        return focus_of_groups(sums_3G, exponent)[group_T]
+
+
+def add_to_groups(sums_3G: Tensor, loss_NB: Tensor, target_NB: Tensor, mask_NB: Tensor, group_B: Tensor) -> None:
+    """Add a block's weighted losses, its weighted targets and its weights to the sums of its groups."""
+    weight_NB = mask_NB.to(loss_NB.dtype)
+    columns_3B = torch.stack([(loss_NB * weight_NB).sum(0), (target_NB * weight_NB).sum(0), weight_NB.sum(0)])
+    sums_3G.index_add_(1, group_B, columns_3B)
+
+
+def focus_of_groups(sums_3G: Tensor, exponent: float) -> Tensor:
+    """Return the weight of each group: a power of its loss relative to that of knowing its mean target alone; [G].
+
+    The weights leave the total weight of a batch as it is.
+    """
+    loss_G, target_G, weight_G = sums_3G
+    mean_G = target_G / weight_G.clamp(min=1e-6)
+    entropy_G = -(torch.xlogy(mean_G, mean_G) + torch.xlogy(1 - mean_G, 1 - mean_G))
+    difficulty_G = loss_G / weight_G.clamp(min=1e-6) / entropy_G.clamp(min=_LEAST_ENTROPY)
+    factor_G = difficulty_G.clamp(_LEAST_DIFFICULTY, 1) ** exponent
+    weights_G: Tensor = factor_G * weight_G.sum() / (factor_G * weight_G).sum().clamp(min=1e-6)
+    return weights_G
 
 
 def _bce(logits_NT: Tensor, target_NT: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ class PairSet:
         self.columns, self.codebook, self.knowledge = columns, codebook, knowledge
         self._texts, self._images = texts, images
         self._altered: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self.count_S = _counts(columns)
         missing = {i for statement in columns.statements for i in statement.text_ids if i not in texts}
         if missing:
             raise MedfilipError(
@@ -180,6 +181,14 @@ class PairSet:
                 training_texts(finding, self.knowledge, self.codebook.ontology, mode=self._injection)
             )
         return self._altered[key]
+
+
+def _counts(columns: Columns) -> Ints:
+    """Count, for each distinct statement, the findings of its category and certainty; [S]."""
+    kinds = [(statement.code["category"], statement.code["certainty"]) for statement in columns.statements]
+    number = {kind: at for at, kind in enumerate(dict.fromkeys(kinds))}
+    kind_S = np.array([number[kind] for kind in kinds], np.int64)
+    return np.bincount(kind_S[columns.statement_F], minlength=len(number))[kind_S] if len(kind_S) else kind_S
 
 
 @dataclass
@@ -269,7 +278,11 @@ class _Draft:
         tellable = [at for at, item in enumerate(statements) if item.text_ids]
         if len(tellable) > self.settings.max_texts:
             generator = np.random.default_rng(self._draw("texts", unit))
-            tellable = sorted(generator.choice(tellable, size=self.settings.max_texts, replace=False).tolist())
+            first, last = self.pairs.columns.finding_start_N1[unit : unit + 2]
+            counts = self.pairs.count_S[self.pairs.columns.statement_F[first:last]][tellable]
+            weights = counts.astype(float) ** -self.settings.text_balance
+            share = weights / weights.sum()
+            tellable = sorted(generator.choice(tellable, self.settings.max_texts, replace=False, p=share).tolist())
         for item in tellable:
             variants: Sequence[str] = self.pairs.texts_of(statements[item])
             if flipped:
@@ -283,7 +296,13 @@ class _Draft:
         candidates = [(item, code) for item in drawn for code in alterations(codes[item], self.pairs.codebook)]
         generator = np.random.default_rng(self._draw("alter", unit))
         count = min(self.settings.hard_negatives, len(candidates))
-        for at in generator.choice(len(candidates), size=count, replace=False) if count else ():
+        if not count:
+            return
+        # Of the other side, the other severity and the opposite, each as often: denials have an opposite alone, and
+        # most findings are denials.
+        changed = [next(slot for slot in code if code[slot] != codes[item][slot]) for item, code in candidates]
+        weights = np.array([1 / changed.count(slot) for slot in changed])
+        for at in generator.choice(len(candidates), count, replace=False, p=weights / weights.sum()):
             item, code = candidates[at]
             other_side = code["laterality"] != codes[item]["laterality"]
             # Words that codes do not hold (a pattern, a size) stay as they are where only the side changes.

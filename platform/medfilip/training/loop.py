@@ -45,6 +45,7 @@ from medfilip.training.warmup import frozen_text_tower, warm_up_texts
 _VALIDATION_UNITS = 512  # enough for a stable loss; the evaluation proper sees everything
 _CENTRING_IMAGES = 128
 _EMBED_UNITS = 64
+_SHORT_TEXTS = 128  # tokens; the attention of longer texts would need too much memory when it is written out
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def build_model(
         tokenizer = Tokenizer.from_json(_from_rank_0(trained, world), config.max_tokens)
     torch.manual_seed(settings.seed)
     model = DualEncoder(config, tokenizer).to(device)
+    if model.bias.device.type == "cpu" and config.max_tokens <= _SHORT_TEXTS:
+        # The backward pass of the fused kernel takes a CPU longer than all else of a small text tower together.
+        model.text.backbone.set_attn_implementation("eager")  # type: ignore[operator]
     sample = range(min(len(data.train.columns.shard_I), _CENTRING_IMAGES))
     model.centre(data.train.pixels(sample), data.train.all_texts()[: 4 * _CENTRING_IMAGES])
     return model
@@ -253,6 +257,7 @@ def validation_loss(model: DualEncoder, pairs: PairSet, task: Task, settings: Tr
     """Return the mean loss over at most 512 validation units, without augmentation and in eval mode."""
     was_training = model.training
     model.eval()
+    task = replace(task, loss=replace(task.loss, focus=0.0))  # so that losses of different epochs can be compared
     units = range(min(len(pairs), _VALIDATION_UNITS))
     parts = [units[at : at + settings.global_batch] for at in range(0, len(units), settings.global_batch)]
     losses = [

@@ -50,6 +50,12 @@ class TrainSettings(Settings):
     objective: Objective = Field(
         default="soft_sigmoid", description="soft_sigmoid, soft_infonce, mse_bce (the authors') or infonce (baseline)"
     )
+    focus: float = Field(
+        default=2.0,
+        ge=0,
+        le=5,
+        description="texts of categories that are learned already count less (pairwise objectives); 0: all alike",
+    )
     similarity: TargetSettings = TargetSettings()
     augment: AugmentSettings = AugmentSettings()
     unit: Literal["study", "image"] = Field(
@@ -62,6 +68,12 @@ class TrainSettings(Settings):
     epochs: int = Field(default=80, ge=1, le=10_000, description="passes over the training pairs")
     global_batch: int = Field(default=32, ge=2, le=65_536, description="studies per step over all processes together")
     max_texts: int = Field(default=12, ge=1, le=200, description="texts drawn for one study in one step")
+    text_balance: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="where a study has more findings than max_texts, rare ones come first: exponent of the frequency",
+    )
     hard_negatives: int = Field(
         default=2, ge=0, le=50, description="altered texts for one study in one step: other side, severity, opposite"
     )

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import Ontology
-from medfilip.model.contrastive import LossSettings, Targets, contrastive_loss
+from medfilip.model.contrastive import Groups, LossSettings, Targets, contrastive_loss
 from medfilip.model.distributed import World, gather, largest, lengths, sum_gradients
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.tokenizer import Tokenizer, Tokens
@@ -62,7 +62,7 @@ class Task:
         tables = build_tables(Codebook.of(ontology), settings.similarity)
         if silence_C is not None:
             tables = replace(tables, silence_C=silence_C)
-        loss = LossSettings(settings.objective, settings.exchange, settings.loss_chunk)
+        loss = LossSettings(settings.objective, settings.exchange, settings.loss_chunk, settings.focus)
         return cls(loss, settings.similarity, tables.to(device), settings.augment)
 
 
@@ -228,6 +228,7 @@ class _Prepared:
     unit_I: Tensor
     tokens: Tokens
     targets: Targets
+    groups: Groups
     task: Task
     world: World
     bf16: bool
@@ -237,10 +238,10 @@ class _Prepared:
         device = model.bias.device
         pixels_I1SS = augmented(batch, task.augment, device)
         tokens = (batch.tokens or tokens_of(batch, model.tokenizer)).to(device)
-        targets = _targets(batch, task, world, device)
+        targets, groups = _targets(batch, task, world, device)
         # On the host, since parts are cut there: the images of study n are [starts[n], starts[n + 1]).
         starts = [0, *torch.bincount(batch.unit_I, minlength=len(batch)).cumsum(0).tolist()]
-        return cls(model, pixels_I1SS, starts, batch.unit_I.to(device), tokens, targets, task, world, bf16)
+        return cls(model, pixels_I1SS, starts, batch.unit_I.to(device), tokens, targets, groups, task, world, bf16)
 
     @property
     def distinct(self) -> int:
@@ -272,14 +273,14 @@ class _Prepared:
         """Compute the loss of the global batch from this process's embeddings."""
         text_TD = text_UD[self.tokens.position_T]
         scale, bias = self.model.scale(), self.model.bias
-        return contrastive_loss(image_ND, text_TD, scale, bias, self.targets, self.task.loss, self.world)
+        return contrastive_loss(image_ND, text_TD, scale, bias, self.targets, self.task.loss, self.world, self.groups)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.pixels_I1SS.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def _targets(batch: Batch, task: Task, world: World, device: torch.device) -> Targets:
-    """Bring the codes of everyone's findings together and return the targets of the own images."""
+def _targets(batch: Batch, task: Task, world: World, device: torch.device) -> tuple[Targets, Groups]:
+    """Bring the codes of everyone's findings together; return the targets of the own images, and texts by category."""
     view_N, owner_F = batch.view_N.to(device), batch.owner_F.to(device)
     studies, findings = lengths(view_N, world), lengths(owner_F, world)
     everyone = sum(studies)
@@ -292,16 +293,19 @@ def _targets(batch: Batch, task: Task, world: World, device: torch.device) -> Ta
     embedding_FD = None
     if task.weights.mode == "text_cosine" and task.embed is not None:
         embedding_FD = gather(task.embed(batch.finding_texts), world, findings)
+    everything, everyones_told_T = gather(batch.findings.packed().to(device), world, findings), gather(told_T, world)
+    unpacked = FindingTensors.unpacked(everything)
     matrix = SimilarityTargets.of(
-        FindingTensors.unpacked(gather(batch.findings.packed().to(device), world, findings)),
+        unpacked,
         gather(owner_F, world, findings),
         everyone + 1,
-        gather(told_T, world),
+        everyones_told_T,
         tables=task.tables,
         weights=task.weights,
         view_N=torch.cat([gather(view_N, world, studies), unseen]),
         embedding_FD=embedding_FD,
     )
+    groups = Groups(unpacked.category_T[everyones_told_T], len(task.tables.silence_C))
     rows = slice(first, first + len(batch))
     if task.loss.objective == "infonce":
 
@@ -309,5 +313,5 @@ def _targets(batch: Batch, task: Task, world: World, device: torch.device) -> Ta
             own_NB = matrix.own(rows, columns).float()
             return own_NB, torch.ones_like(own_NB)
 
-        return own
-    return lambda columns: matrix.block(rows, columns)
+        return own, groups
+    return lambda columns: matrix.block(rows, columns), groups

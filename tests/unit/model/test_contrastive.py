@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from medfilip.model.contrastive import LossSettings, contrastive_loss
+from medfilip.model.contrastive import Groups, LossSettings, contrastive_loss
 from medfilip.model.distributed import World
-from medfilip.model.objectives import OBJECTIVES, objective_loss
+from medfilip.model.objectives import OBJECTIVES, focus_weights, objective_loss
 
 
 def example(seed=0, n=5, t=7, d=4):
@@ -43,6 +43,24 @@ def test_values_and_gradients_are_those_of_the_definition(objective, chunk):
     found = contrastive_loss(*leaves, targets, LossSettings(objective, chunk=chunk), World())
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for one, other in zip(torch.autograd.grad(found, leaves), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("objective", ["soft_sigmoid", "mse_bce"])
+def test_focus_weighs_texts_by_their_group(objective, chunk):
+    leaves, target, mask = example()
+    image, text, scale, bias = leaves
+    groups = Groups(torch.tensor([3, 0, 1, 0, 3, 1, 0]), 5)
+    logits = scale * image @ text.T + bias
+    target[:, [0, 4]] = logits[:, [0, 4]].sigmoid().detach()  # one group is learned
+    weight_T = focus_weights(logits, target, mask, *groups, 1.5)
+    assert weight_T[0] == weight_T[4] < weight_T[1]
+    expected = objective_loss(objective, logits, target, mask * weight_T)
+    settings = LossSettings(objective, chunk=chunk, focus=1.5)
+    found = contrastive_loss(*leaves, targets_of(objective, target, mask)[2], settings, World(), groups)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 

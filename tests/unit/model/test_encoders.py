@@ -44,6 +44,15 @@ def test_an_embedding_does_not_depend_on_its_batch(model):
     torch.testing.assert_close(model.encode_text(["mass", long])[:1], model.encode_text(["mass"]), rtol=1e-4, atol=1e-5)
 
 
+def test_texts_of_any_number_and_length_embed_as_they_do_alone_and_in_their_order(model):
+    sentence = "mild left nodule in the upper lobe with a smooth margin and no calcium beside a small effusion"
+    words = sentence.split()
+    texts = [" ".join(words[: 1 + 7 * number % len(words)]) for number in range(11)]
+    alone = torch.cat([model.encode_text([text]) for text in texts])
+    for count in (1, 2, 4, 11):
+        torch.testing.assert_close(model.encode_text(texts[:count]), alone[:count], rtol=1e-4, atol=1e-5)
+
+
 def test_no_batch_normalisation_and_no_parameter_without_gradient(model):
     model.train()
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())

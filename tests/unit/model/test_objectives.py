@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from medfilip.model.objectives import infonce, mse_bce, soft_infonce, soft_sigmoid
+from medfilip.model.objectives import focus_weights, infonce, mse_bce, soft_infonce, soft_sigmoid
 
 
 def example(seed=0, n=4, t=6):
@@ -100,3 +100,18 @@ def test_rows_without_targets_are_left_out_of_infonce():
     logits, _, _ = example(n=2, t=3)
     own = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     assert infonce(logits.requires_grad_(), own).isfinite()
+
+
+def test_focus_takes_weight_from_what_is_learned_and_leaves_the_total():
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(200, 4, generator=generator) < 0.3).double()
+    logits = torch.full_like(target, -0.85)  # knows the frequency and nothing else
+    logits[:, :2] = 8 * target[:, :2] - 4  # the first two texts, one category, are learned
+    mask, group = torch.ones_like(target), torch.tensor([1, 1, 0, 0])
+
+    weight = focus_weights(logits, target, mask, group, 2, 2.0)
+
+    assert weight[0] == weight[1] < 0.02 and weight[2] == weight[3] > 1.9
+    assert (mask * weight).sum().item() == pytest.approx(mask.sum().item())
+    assert torch.equal(focus_weights(logits, target, mask, group, 2, 0.0), torch.ones(4, dtype=torch.float64))
+    assert focus_weights(logits, target, 0 * mask, group, 2, 2.0).isfinite().all()

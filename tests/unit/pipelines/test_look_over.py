@@ -139,3 +139,18 @@ def test_a_report_that_names_no_patient_names_none_for_the_image_of_its_study(tm
     assert not len(decided.named_by.rows) and decided.splits[0] == decided.splits[1]
     _, decided = looked(tmp_path, [[unnamed._replace(names_patient=True)]], [[image]])
     assert decided.named_by.rows.tolist() == [1]
+
+
+def test_a_template_of_many_patients_ties_nobody_and_a_copied_report_does(tmp_path: Path) -> None:
+    def report(number: int, text: str) -> IndexRow:
+        names = (pseudonym(KEY, kind, str(number)) for kind in ("patient", "study"))
+        return IndexRow(f"r{number}", *names, hashlib.sha256(text.encode()).hexdigest(), None, "report", None)
+
+    normal = [report(number, "normal chest") for number in range(200)]
+    copied = [report(1000 + number, f"copy {number // 3}") for number in range(150)]
+
+    _, decided = looked(tmp_path, [normal, copied], [])
+
+    assert decided.templates == 200
+    assert set(decided.splits[:200].tolist()) == {0, 1, 2}
+    assert all(len(set(decided.splits[at : at + 3].tolist())) == 1 for at in range(200, 350, 3))

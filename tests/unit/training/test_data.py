@@ -164,6 +164,26 @@ def test_variants_are_all_drawn_over_the_epochs_and_limited_in_number():
     assert evaluated == [pairs.texts_of(item)[0] for item in pairs.columns.statements_of(0)]
 
 
+def test_rare_findings_are_drawn_first_where_not_all_are():
+    common = [
+        {"category": "pleural_effusion", "certainty": "absent"},
+        {"category": "cardiomegaly", "certainty": "absent"},
+    ]
+    rare = {"category": "nodule", "certainty": "present"}
+    pixels, _, _ = studies(40)
+    rows = [[*common, rare] if number % 10 == 0 else common for number in range(40)]
+    pairs = pair_set(*pair_rows(rows), Pictures(pixels))
+
+    def share(balance):
+        chosen = settings(max_texts=1, hard_negatives=0, text_balance=balance)
+        told = [pairs.batch([0], epoch=epoch, settings=chosen) for epoch in range(300)]
+        nodule = CODEBOOK.categories.index("nodule")
+        return sum(int(batch.findings.category_T[batch.told_T[0]]) == nodule for batch in told) / 300
+
+    assert abs(share(0.0) - 1 / 3) < 0.09
+    assert abs(share(1.0) - 10 / 12) < 0.07
+
+
 def test_a_flip_takes_sides_and_words_along():
     pairs = train_data().train
     # The picture is not symmetric, so that the mirrored one can be told from it.

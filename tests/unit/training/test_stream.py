@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from medfilip.model.distributed import World
 from medfilip.training.average import Average
 from medfilip.training.loop import build_model
 from medfilip.training.meter import LOG_STEPS, Meter
-from medfilip.training.stream import BatchStream
+from medfilip.training.stream import BatchStream, _without_helpers
 from tests.unit.training.synthetic import settings, train_data
 
 
@@ -96,3 +97,14 @@ def test_losses_are_handed_over_once_and_speed_is_that_of_all_processes():
     speed = meter.speed()
     assert speed["run_studies_per_second"] * speed["run_seconds"] == pytest.approx(48)
     assert Meter(World(), settings(), 1).speed() == {}
+
+
+def test_threads_that_build_batches_start_no_threads_for_their_operations():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1, initializer=_without_helpers) as builder:
+            assert builder.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
