@@ -127,7 +127,8 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     injected = demo.job("inject", "writing training pairs", _describe_inject, findings, images)
     trained = demo.job(
         "pretrain", f"{EPOCHS} epochs on 2 Ray Train workers", _describe_pretrain,
-        f"pairs={injected.location}", images, "workers=2", f"train.epochs={EPOCHS}", f"train.report_steps={REPORT_STEPS}",
+        f"pairs={injected.location}", images, "workers=2", f"train.epochs={EPOCHS}",
+        f"train.report_steps={REPORT_STEPS}",
     )  # fmt: skip
     evaluated = demo.job(
         "evaluate", "held-out patients", _describe_evaluate,

@@ -58,6 +58,8 @@ from tests.benchmarks.phantom_training import newest, statistics
 
 MIN_POSITIVES = 5
 RESAMPLES = 300
+NO_CLAIM = ("nih14_64px",)
+"""Collections that are shown and left out of the mean: few patients, one of them with sixty images."""
 _PHRASES = {
     "Bacterial Pneumonia": "bacterial pneumonia", "Viral Pneumonia": "viral pneumonia", "Pneumonia": "pneumonia",
     "COVID-19": "COVID-19 pneumonia", "ARDS": "airspace disease", "Hernia": "hiatal hernia", "Effusion":
@@ -175,7 +177,8 @@ def within_sources(
                 auroc(scores[name][at], truth, None if weight_N is None else weight_N[at]) for name, truth in asked
             ]
             found[source] = float(np.nanmean(values))
-        return found | {"macro": float(np.mean(list(found.values())))}
+        claimed = [value for source, value in found.items() if source not in NO_CLAIM]
+        return found | {"macro": float(np.mean(claimed))}
 
     people = sorted(set(patients))
     person_N, random = np.searchsorted(people, patients), np.random.default_rng(0)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from medfilip.model.config import ModelConfig
 from medfilip.model.encoders import build_text, build_vision
 from medfilip.model.tokenizer import Tokenizer, Tokens
 
-_LENGTHS = 3
+_MANY_TEXTS, _LENGTHS = 24, 3
 _MAX_LOG_SCALE = math.log(100.0)  # as CLIP: beyond it the loss landscape becomes a staircase
 
 
@@ -64,7 +65,9 @@ class DualEncoder(nn.Module):
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """Embed texts that were tokenised before; [T, D] of unit length."""
         on_device = tokens.to(self.bias.device)
-        embed = self._by_length if self.bias.device.type == "cpu" else self.text
+        # Divided weights are collected by all processes together, so that each must run the tower as often as others.
+        many = len(on_device.ids_UK) >= _MANY_TEXTS and not isinstance(self.text, FSDPModule)
+        embed = self._by_length if many and self.bias.device.type == "cpu" else self.text
         return functional.normalize(embed(on_device.ids_UK, on_device.mask_UK), dim=-1)[on_device.position_T]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -73,17 +76,12 @@ class DualEncoder(nn.Module):
 
     def _by_length(self, ids_UK: Tensor, mask_UK: Tensor) -> Tensor:
         """Embed texts of like length together: a CPU pays for every token of padding, which are most of a batch."""
-        if not len(ids_UK):
-            nothing: Tensor = self.text(ids_UK, mask_UK)
-            return nothing
         length_U = mask_UK.sum(dim=1)
         parts = length_U.argsort(stable=True).tensor_split(_LENGTHS)
         embedded = []
         for part in parts:
-            # A part without texts still runs the tower: sharded weights are collected by all processes together.
-            rows = part if len(part) else parts[0][:1]
-            width = int(length_U[rows].max())
-            embedded.append(self.text(ids_UK[rows, :width], mask_UK[rows, :width])[: len(part)])
+            width = int(length_U[part].max())
+            embedded.append(self.text(ids_UK[part, :width], mask_UK[part, :width]))
         return torch.cat(embedded)[torch.cat(parts).argsort()]
 
     def logits(self, image_ND: Tensor, text_TD: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ def check_round_trip(model, tmp_path, *originals):
     for folder in originals:
         shutil.rmtree(folder)
     again = load_checkpoint(tmp_path / "checkpoint").model
+    # Training on a CPU writes attention out; the last bits are those of the same kernel only.
+    again.text.backbone.set_attn_implementation(model.text.backbone.config._attn_implementation)
     with torch.no_grad():
         assert torch.equal(again.encode_image(pixels), image) and torch.equal(again.encode_text(TEXTS), text)
 
