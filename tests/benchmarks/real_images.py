@@ -14,13 +14,8 @@ the images. Each line of the configurations is a JSON object: ``name`` and setti
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "platform")]
@@ -40,21 +34,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medfilip.core.settings import load_settings
-from medfilip.findings.ontology import load_ontology
-from medfilip.knowledge.knowledge import load_knowledge
-from medfilip.model.diagnoser import Diagnoser
-from medfilip.model.distributed import World
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest
 from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import iter_shards
 from medfilip.training.images import preprocessing
-from medfilip.training.loop import fit
-from medfilip.training.reporter import LocalReporter
-from medfilip.training.settings import TrainSettings
-from medfilip.training.sources import load_pairs
-from tests.benchmarks.environment import environment
-from tests.benchmarks.phantom_training import newest, statistics
+from tests.benchmarks.training_runs import (
+    add_arguments,
+    interval,
+    newest,
+    read_configurations,
+    run_all,
+    statistics,
+    train,
+)
 
 MIN_POSITIVES = 5
 RESAMPLES = 300
@@ -207,19 +200,9 @@ def guess_source(features_ND: NDArray[Any], sources: list[str], patients: list[s
 def train_one(job: tuple) -> dict[str, Any]:
     """Train and evaluate one configuration."""
     name, changes, root, rows, threads = job
-    torch.set_num_threads(threads)
-    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    settings = load_settings(TrainSettings, "train", overrides=overrides, environment={})
-    begun = time.perf_counter()
-    data = load_pairs(
-        str(newest(root, "inject")), str(newest(root, "ingest")), settings,
-        ontology=load_ontology(), knowledge=load_knowledge(), synthetic=False,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(settings, data, World(), LocalReporter(Path(folder)), Path(folder))
-        seconds = time.perf_counter() - begun
-        diagnoser = Diagnoser.load(result.folder)
-    pixels, found = read_test(root, settings.model.image_size)
+    run = train(root, changes, threads, synthetic=False)
+    diagnoser = run.diagnoser
+    pixels, found = read_test(root, run.settings.model.image_size)
     image_ND = diagnoser.encode_images(pixels)
     sources, patients = [row["source"] for row in found], [row["patient_id"] for row in found]
     labels_N = [said(rows[row["listed"]]["finding_labels"]) for row in found]
@@ -236,7 +219,7 @@ def train_one(job: tuple) -> dict[str, Any]:
         "pnc": {label: scored.margins[:, at] for at, label in enumerate(names)},
     }
     return {
-        "name": name, "settings": changes, "seconds": seconds, "train_studies": len(data.train), "test": len(found),
+        "name": name, "settings": changes, "seconds": run.seconds, "train_studies": run.studies, "test": len(found),
         **{key: within_sources(values, by_source, patients) for key, values in columns.items()},
         "guessed_source": {
             "embedding": guess_source(image_ND, sources, patients),
@@ -248,10 +231,7 @@ def train_one(job: tuple) -> dict[str, Any]:
 
 def line(item: dict[str, Any]) -> str:
     """One row of the table."""
-    cells = [
-        f"{item[key]['macro']['value']:.3f} [{item[key]['macro']['low']:.3f}, {item[key]['macro']['high']:.3f}]"
-        for key in ("pos", "pnc")
-    ]
+    cells = [interval(item[key]["macro"]) for key in ("pos", "pnc")]
     each = " ".join(f"{key}={value['value']:.2f}" for key, value in item["pos"].items() if key != "macro")
     guessed = item["guessed_source"]
     return f"{item['name'][:20]:20} {cells[0]} {cells[1]} source {guessed['embedding']:.2f}  {each}"
@@ -261,24 +241,15 @@ def main() -> None:
     """Prepare the data once and run the configurations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--configurations", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    add_arguments(parser)
     chosen = parser.parse_args()
-    listed = pq.read_table(chosen.images / "metadata.parquet").to_pylist()
-    prepare(chosen.images, chosen.root, listed)
-    rows = {row["image_id"]: row for row in listed}
-    lines = [json.loads(text) for text in chosen.configurations.read_text().splitlines() if text.strip()]
-    jobs = [(item.pop("name"), item, chosen.root, rows, chosen.threads) for item in lines]
-    results = []
+    images = pq.read_table(chosen.images / "metadata.parquet").to_pylist()
+    prepare(chosen.images, chosen.root, images)
+    rows = {row["image_id"]: row for row in images}
+    listed = read_configurations(chosen.configurations)
     print(f"{'configuration':20} {'POS':20} {'PNC':20}", flush=True)
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(train_one, jobs):
-            results.append(result)
-            print(line(result), flush=True)
-            chosen.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=1))
+    run_all(train_one, [(*item, chosen.root, rows, chosen.threads) for item in listed], chosen, line)
 
 
 if __name__ == "__main__":
