@@ -24,10 +24,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medfilip.model.distributed import World, gather, largest, lengths, pass_on, total
-from medfilip.model.objectives import Objective, add_to_groups, focus_of_groups
+from medfilip.model.objectives import Objective, add_to_groups, bce, focus_of_groups
 
 Exchange = Literal["gather", "ring"]
 Targets = Callable[[slice], tuple[Tensor, Tensor]]
@@ -240,17 +239,19 @@ class _Batch:
         sums.bias += gradient_NB.sum()
 
 
-def _bce(block: _Block) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(block.logits_NB, block.target_NB, reduction="none")
-
-
 def _focus(batch: _Batch, exchange: _Exchange, exponent: float, groups: Groups, world: World) -> Tensor:
     """Return the weight of every text, from what the whole batch says about its group; [T]."""
     sums_3G = batch.image_ND.new_zeros(3, groups.number)
 
     def add(part: _Part) -> None:
         for block in batch.blocks(part):
-            add_to_groups(sums_3G, _bce(block), block.target_NB, block.mask_NB, groups.of_T[block.columns])
+            add_to_groups(
+                sums_3G,
+                bce(block.logits_NB, block.target_NB),
+                block.target_NB,
+                block.mask_NB,
+                groups.of_T[block.columns],
+            )
 
     exchange.visit(add)
     return focus_of_groups(total(sums_3G, world), exponent)[groups.of_T]
@@ -260,7 +261,7 @@ def _pairwise(batch: _Batch, part: _Part, sums: _Sums, focus_T: Tensor | None, *
     for block in batch.blocks(part):
         if focus_T is not None:
             block.mask_NB = block.mask_NB * focus_T[block.columns]
-        loss_NB = _bce(block)
+        loss_NB = bce(block.logits_NB, block.target_NB)
         gradient_NB = block.logits_NB.sigmoid() - block.target_NB
         if squared:
             error_NB = block.logits_NB - block.target_NB

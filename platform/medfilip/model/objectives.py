@@ -49,7 +49,7 @@ def soft_sigmoid(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tenso
     Tensor
         The mean over the weight, a scalar; 0 if everything is masked out.
     """
-    return _weighted_mean(_bce(logits_NT, target_NT), mask_NT)
+    return _weighted_mean(bce(logits_NT, target_NT), mask_NT)
 
 
 def mse_bce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def mse_bce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
     nothing; ``mask_NT`` of ones gives their form.
     """
     squared_NT = (logits_NT - target_NT.to(logits_NT.dtype)).square()
-    return _weighted_mean(squared_NT + _bce(logits_NT, target_NT), mask_NT)
+    return _weighted_mean(squared_NT + bce(logits_NT, target_NT), mask_NT)
 
 
 def soft_infonce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def focus_weights(
     """
     with torch.no_grad():
         sums_3G = logits_NT.new_zeros(3, groups)
-        add_to_groups(sums_3G, _bce(logits_NT, target_NT), target_NT.to(logits_NT.dtype), mask_NT, group_T)
+        add_to_groups(sums_3G, bce(logits_NT, target_NT), target_NT.to(logits_NT.dtype), mask_NT, group_T)
         return focus_of_groups(sums_3G, exponent)[group_T]
 
 
@@ -115,7 +115,8 @@ def focus_of_groups(sums_3G: Tensor, exponent: float) -> Tensor:
     return weights_G
 
 
-def _bce(logits_NT: Tensor, target_NT: Tensor) -> Tensor:
+def bce(logits_NT: Tensor, target_NT: Tensor) -> Tensor:
+    """Binary cross entropy of each pair against its soft target."""
     return functional.binary_cross_entropy_with_logits(logits_NT, target_NT.to(logits_NT.dtype), reduction="none")
 
 
