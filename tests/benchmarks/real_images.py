@@ -1,13 +1,15 @@
 """Real radiographs of several collections: what is learned within each, and how far the collection itself is learned.
 
-The published jobs read the images and a report that is written from each image's labels, patients are split, and the platform's objective is trained beside others at equal steps and seeds. Labels
-are confounded with collections, so an AUROC is only ever taken within one; beside it stands a linear probe that
-guesses the collection from the embedding, and from the plain statistics of the image.
+The published jobs read the images and a report that is written from each image's labels, patients are split, and the
+platform's objective is trained beside others at equal steps and seeds. Labels are confounded with collections, so an
+AUROC is only ever taken within one; beside it stands a linear probe that guesses the collection from the embedding,
+and from the plain statistics of the image.
 
     python -m tests.benchmarks.real_images --images FOLDER --root RUNS --configurations FILE --out FILE
 
-``FOLDER`` holds ``metadata.parquet`` (image_path, source, patient_id, image_id, view, finding_labels) and the
-images; ``RUNS`` is where the jobs write. Each line of the configurations is a JSON object: ``name`` and settings as for ``pretrain train.…``.
+``FOLDER`` holds ``metadata.parquet`` (image_path, source, patient_id, image_id, view, finding_labels) and the images;
+the jobs write below ``RUNS``. Each line of the configurations is a JSON object: ``name`` and settings as for
+``pretrain train.…``.
 """
 
 from __future__ import annotations
