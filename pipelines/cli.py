@@ -41,6 +41,10 @@ NewRun = Annotated[bool, typer.Option("--new-run", help="Start a new run even if
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+_EVALUATIONS = {"zero-shot": "evaluate", "extraction": "evaluate_extraction"}
+"""What `medfilip evaluate` can measure: the word behind it, and its job."""
+
+
 class JobCommand(TyperCommand):
     """A subcommand whose help ends with its settings; they are loaded only when help is asked for."""
 
@@ -52,8 +56,10 @@ class JobCommand(TyperCommand):
         name = self.name or ""
         Console().print(settings_table(_settings_of(name), name))
         if name == "evaluate":
-            Console().print("\n[bold]evaluate extraction[/]")
-            Console().print(settings_table(_settings_of("evaluate_extraction"), "evaluate_extraction"))
+            for word, job in _EVALUATIONS.items():
+                if job != name:
+                    Console().print(f"\n[bold]evaluate {word}[/]")
+                    Console().print(settings_table(_settings_of(job), job))
 
 
 def _settings_of(command: str) -> type[Settings]:
@@ -145,12 +151,12 @@ def evaluate(
     errors: Annotated[bool, typer.Option("--errors", help="With 'extraction': write errors.html too.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure with intervals: 'evaluate KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings."""
+    """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings."""
     given = list(overrides or [])
-    of_extraction = given[:1] == ["extraction"]
-    if of_extraction:
-        given = [*given[1:], *(["errors=true"] if errors else [])]
-    name = "evaluate_extraction" if of_extraction else "evaluate"
+    word = given.pop(0) if given and given[0] in _EVALUATIONS else "zero-shot"
+    if word == "extraction" and errors:
+        given.append("errors=true")
+    name = _EVALUATIONS[word]
     run_job(name, given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 

@@ -187,7 +187,7 @@ def _describe_pretrain(outcome: Outcome) -> str:
 def _describe_evaluate(outcome: Outcome) -> str:
     metrics = outcome.manifest.metrics
     return (
-        f"zero-shot AUROC {metrics['zero_shot_macro_auroc_pos']:.2f} (POS) {metrics['zero_shot_macro_auroc_pnc']:.2f} "
+        f"zero-shot AUROC {metrics['zero_shot_macro_pos_auroc']:.2f} (POS) {metrics['zero_shot_macro_pnc_auroc']:.2f} "
         f"(PNC), extraction F1 {metrics['extraction_f1_with_certainty']:.2f}"
     )
 

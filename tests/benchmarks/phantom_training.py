@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "platform")]
 
-from medfilip.evaluation.zero_shot import evaluate_zero_shot
+from medfilip.evaluation.zero_shot import Metric, evaluate_zero_shot
 from medfilip.findings.ontology import load_ontology
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.storage.location import Location
@@ -46,6 +46,7 @@ from tests.benchmarks.training_runs import (
 
 MIN_IMAGES = 8
 _SIDES = ("left", "right")
+_SHOWN: tuple[Metric, ...] = ("pos_auroc", "pnc_auroc")
 
 
 def read_test(root: Path, size: int) -> tuple[np.ndarray, list[str], list[dict]]:
@@ -120,9 +121,9 @@ def evaluate(diagnoser: Diagnoser, test: tuple, unseen: list[str], resamples: in
         scores = diagnoser.score(image_ND, diagnoser.encode_labels(labels))
         result = evaluate_zero_shot(scores, truth_NL[:, columns], patients, resamples=resamples)
         return {
-            "pos": result.macro_pos_auroc.model_dump(), "pnc": result.macro_pnc_auroc.model_dump(),
+            "pos": result.macro["pos_auroc"].model_dump(), "pnc": result.macro["pnc_auroc"].model_dump(),
             "labels": {
-                item.label: [item.positives, round(item.pos_auroc.value, 3), round(item.pnc_auroc.value, 3)]
+                item.label: [item.positives, *(round(item.metrics[name].value, 3) for name in _SHOWN)]
                 for item in result.labels
             },
         }  # fmt: skip

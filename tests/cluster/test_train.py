@@ -102,7 +102,7 @@ def test_two_workers_train_and_validate_as_one_process_does(two_workers: Outcome
     validated, quiet = numbers(location / "logs/validation"), numbers(alone / "events")
     assert {step for _, step in validated} == {4, 8}
     assert validated == pytest.approx({key: quiet[key] for key in validated}, abs=1e-6)
-    for name in ("zero_shot_auroc_pos", "zero_shot_auroc_pnc", "zero_shot_categories"):
+    for name in ("zero_shot_pos_auroc", "zero_shot_pnc_auroc", "zero_shot_categories"):
         assert manifest.metrics[name] == pytest.approx(validated[f"validation/{name}", STEPS])
     assert not any("logs" in file.path for file in manifest.files)
 

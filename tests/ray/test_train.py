@@ -84,8 +84,11 @@ def test_evaluation_counts_every_held_out_image_once(
     assert outcome.manifest.counts["test_images"] == ingested.manifest.counts["images_test"]
     numbers = json.loads((Path(outcome.location) / "report.json").read_text())
     assert numbers["synthetic"]
-    for label in numbers["zero_shot"]["labels"]:
+    for label in numbers["diagnosis"]["zero_shot"]["labels"]:
         assert label["positives"] + label["negatives"] == outcome.manifest.counts["test_images"]
+    assert len(numbers["diagnosis"]["robustness"]["styles"]) >= 8
+    assert {item["direction"] for item in numbers["diagnosis"]["retrieval"]} >= {"image_to_report", "report_to_image"}
+    assert numbers["diagnosis"]["grounding"]["rows"][0]["findings"] > 0
     assert numbers["extraction"]["reports"] == STUDIES
     page = (Path(outcome.location) / "report.html").read_text()
     assert "Synthetic data" in page and "<script" not in page

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medfilip.evaluation.diagnosis import DiagnosisResult
 from medfilip.evaluation.extraction import ExtractionResult
 from medfilip.evaluation.metrics import Interval
 from medfilip.evaluation.zero_shot import ZeroShotResult
@@ -24,6 +27,7 @@ from medfilip.evaluation.zero_shot import ZeroShotResult
 PAGE, NUMBERS = "report.html", "report.json"
 _GREY = "#808590"  # readable on white and on near-black
 _COLOURS = ("#3b82c4", "#d9822b", "#4a9d5b", "#c4504f", "#8b6bb8", "#8d6e63", "#cf6fb0", "#7f8c3a")
+_DASHES = ("-", "--", "-.", ":")  # so that more labels than colours can be told apart
 
 
 def write_report(
@@ -31,7 +35,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
-    zero_shot: ZeroShotResult | None = None,
+    diagnosis: DiagnosisResult | None = None,
     extraction: ExtractionResult | None = None,
     synthetic: bool,
 ) -> tuple[Path, Path]:
@@ -45,7 +49,7 @@ def write_report(
         Heading of the page.
     facts
         What was evaluated: model and data fingerprints, split, …
-    zero_shot, extraction
+    diagnosis, extraction
         The parts that were evaluated.
     synthetic
         Whether phantoms were used in training or evaluation; the page then says so in its first line.
@@ -55,21 +59,24 @@ def write_report(
         "title": title,
         "synthetic": synthetic,
         "facts": dict(facts),
-        "zero_shot": zero_shot.model_dump(mode="json") if zero_shot else None,
+        "diagnosis": diagnosis.model_dump(mode="json") if diagnosis else None,
         "extraction": extraction.model_dump(mode="json") if extraction else None,
     }
     (folder / NUMBERS).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    templates = files("medfilip.evaluation") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["interval"] = show
-    template = (files("medfilip.evaluation") / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    zero_shot = diagnosis.zero_shot if diagnosis else None
+    page = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8")).render(
         title=title,
         facts=facts,
-        zero_shot=zero_shot,
+        diagnosis=diagnosis,
         extraction=extraction,
         synthetic=synthetic,
+        style=Markup((templates / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         # Markup is safe here: the SVG is drawn by matplotlib, which escapes the labels.
         curves=Markup(roc_svg(zero_shot)) if zero_shot else None,  # noqa: S704
+        reliability=Markup(reliability_svg(zero_shot)) if zero_shot else None,  # noqa: S704
     )
     (folder / PAGE).write_text(page, encoding="utf-8")
     return folder / PAGE, folder / NUMBERS
@@ -85,24 +92,48 @@ def show(number: Interval | None) -> str:
 
 def roc_svg(result: ZeroShotResult) -> str:
     """Draw the PNC ROC curves as an SVG element without background; equal results give equal text."""
+    with _drawing("false positive rate", "true positive rate") as (axes, written):
+        for at, item in enumerate(entry for entry in result.labels if entry.curve):
+            x, y = zip(*item.curve, strict=True)
+            area = item.metrics.get("pnc_auroc")
+            _line(axes, at, x, y, f"{item.label} ({area.value:.2f})" if area else item.label)
+    return written[0]
+
+
+def reliability_svg(result: ZeroShotResult) -> str:
+    """Draw how often what is called so probable is there, by label; on the diagonal a probability is one."""
+    with _drawing("probability", "share with the finding") as (axes, written):
+        for at, item in enumerate(entry for entry in result.labels if entry.reliability):
+            x, y, _ = zip(*item.reliability, strict=True)
+            error = item.metrics.get("ece")
+            _line(axes, at, x, y, f"{item.label} (ECE {error.value:.2f})" if error else item.label, marker=".")
+    return written[0]
+
+
+def _line(axes: Axes, at: int, x: tuple[float, ...], y: tuple[float, ...], name: str, marker: str = "") -> None:
+    colour, dash = _COLOURS[at % len(_COLOURS)], _DASHES[at // len(_COLOURS) % len(_DASHES)]
+    label = name.replace("_", " ").replace("$", r"\$")
+    axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.5, marker=marker, label=label)
+
+
+@contextmanager
+def _drawing(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes from 0 to 1 with their diagonal, and a list that holds the SVG text afterwards."""
+    written: list[str] = []
     with mpl.rc_context({"svg.hashsalt": "medfilip", "svg.fonttype": "none", "text.color": _GREY}):
-        figure = Figure(figsize=(6.4, 4.8))
+        figure = Figure(figsize=(6.0, 5.2))
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
-        for at, item in enumerate(entry for entry in result.labels if entry.pnc_auroc is not None):
-            x, y = zip(*item.curve, strict=True)
-            assert item.pnc_auroc is not None
-            name = f"{item.label.replace('_', ' ')} ({item.pnc_auroc.value:.2f})"
-            axes.plot(x, y, color=_COLOURS[at % len(_COLOURS)], linewidth=1.6, label=name.replace("$", r"\$"))
-        axes.set_xlabel("false positive rate", color=_GREY)
-        axes.set_ylabel("true positive rate", color=_GREY)
+        yield axes, written
+        axes.set_xlabel(x, color=_GREY)
+        axes.set_ylabel(y, color=_GREY)
         axes.tick_params(colors=_GREY)
         for spine in axes.spines.values():
             spine.set_color(_GREY)
         if len(axes.lines) > 1:
-            axes.legend(loc="lower right", frameon=False, fontsize=8)
+            axes.legend(loc="best", frameon=False, fontsize=7)
         axes.patch.set_alpha(0)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    written.append(text[text.index("<svg") :])

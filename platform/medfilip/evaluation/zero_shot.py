@@ -3,12 +3,13 @@
 POS ranks images by the positive prompt alone, PNC by positive against negated prompts. A model that never learned
 negation can look good in POS and be at chance or inverted in PNC, which is what a probability is made from.
 
-Legend of tensor names: N images, L labels.
+Legend of tensor names: N images, L labels, R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,16 +21,31 @@ from medfilip.evaluation.metrics import (
     Floats,
     Interval,
     Ints,
-    auprc,
-    auroc,
-    f1,
-    interval,
-    patient_resamples,
+    Weights,
+    auprcs,
+    aurocs,
+    calibration_errors,
+    decisions,
+    interval_of,
+    resample_weights,
 )
+from medfilip.evaluation.selective import confidence_of, risk_coverage
 from medfilip.model.calibration import Basis
 from medfilip.model.diagnoser import Scores
 
 _CURVE_POINTS = 200  # a drawn curve needs no more; the numbers come from all images
+
+Metric = Literal[
+    "pos_auroc", "pnc_auroc", "pos_auprc", "pnc_auprc", "f1", "mcc", "sensitivity", "specificity", "ece", "aurc",
+    "risk_at_90",
+]  # fmt: skip
+"""Names of the numbers of a label.
+
+F1, MCC, sensitivity and specificity are those of the decision at the label's threshold; the expected calibration error
+is that of the probability; ``aurc`` and ``risk_at_90`` are the area under the risk–coverage curve of the decision and
+its risk at 90 % coverage.
+"""
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class _Result(BaseModel):
@@ -37,7 +53,7 @@ class _Result(BaseModel):
 
 
 class LabelResult(_Result):
-    """Numbers of one label; those that need both classes are missing when ``skipped`` says why."""
+    """Numbers of one label; there are none when ``skipped`` says why."""
 
     label: str
     positives: int
@@ -45,11 +61,9 @@ class LabelResult(_Result):
     unknown: int
     basis: Basis
     threshold: float
-    pos_auroc: Interval | None = None
-    pnc_auroc: Interval | None = None
-    pnc_auprc: Interval | None = None
-    f1: Interval | None = None
+    metrics: dict[Metric, Interval] = {}
     curve: tuple[tuple[float, float], ...] = ()
+    reliability: tuple[tuple[float, float, int], ...] = ()
     skipped: str | None = None
 
 
@@ -60,8 +74,7 @@ class ZeroShotResult(_Result):
     patients: int
     resamples: int
     labels: tuple[LabelResult, ...]
-    macro_pos_auroc: Interval | None
-    macro_pnc_auroc: Interval | None
+    macro: dict[Metric, Interval] = {}
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -75,6 +88,7 @@ def evaluate_zero_shot(
     patients: Sequence[str],
     *,
     thresholds: Mapping[str, float] | None = None,
+    only: Sequence[Metric] = METRICS,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> ZeroShotResult:
@@ -90,6 +104,8 @@ def evaluate_zero_shot(
         Patient of each image.
     thresholds
         Label → threshold on the probability, found on a validation split; 0.5 for the others.
+    only
+        Metrics to compute.
     resamples, seed
         Of the bootstrap over patients.
 
@@ -98,6 +114,34 @@ def evaluate_zero_shot(
     MedfilipError
         ``NOT_ENOUGH_DATA`` without images; ``SCHEMA_MISMATCH`` if the shapes do not fit together.
     """
+    check_shapes(scores, truth_NL, patients)
+    weights_RN = resample_weights(patients, resamples, seed)
+    labels, values = [], []
+    for at, label in enumerate(scores.labels):
+        result = _label_result(scores, truth_NL, at, (thresholds or {}).get(label, 0.5))
+        if result.skipped is None:
+            values.append(_values(scores, truth_NL[:, at], at, result.threshold, weights_RN, only))
+            result = result.model_copy(update={"metrics": intervals(values[-1])})
+        labels.append(result)
+    # NaN in one label makes a resample's mean NaN: a mean over other labels would be another number.
+    macro = {name: np.mean([found[name] for found in values], axis=0) for name in only} if values else {}
+    return ZeroShotResult(
+        images=len(truth_NL),
+        patients=len(set(patients)),
+        resamples=resamples,
+        labels=tuple(labels),
+        macro=intervals(macro),
+    )
+
+
+def check_shapes(scores: Scores, truth_NL: Ints, patients: Sequence[str]) -> None:
+    """Refuse scores, truth and patients that do not belong together.
+
+    Raises
+    ------
+    MedfilipError
+        ``SCHEMA_MISMATCH``.
+    """
     if truth_NL.shape != scores.probability_NL.shape or len(patients) != len(truth_NL):
         raise MedfilipError(
             ErrorCode.SCHEMA_MISMATCH,
@@ -105,27 +149,19 @@ def evaluate_zero_shot(
             "do not belong together.",
             fix="Give one row a image and one column a label.",
         )
-    samples = patient_resamples(patients, resamples, seed)
-    labels = tuple(
-        _label_result(scores, truth_NL, at, (thresholds or {}).get(label, 0.5), samples)
-        for at, label in enumerate(scores.labels)
-    )
-    usable = [at for at, item in enumerate(labels) if item.skipped is None]
-    return ZeroShotResult(
-        images=len(truth_NL),
-        patients=len(set(patients)),
-        resamples=resamples,
-        labels=labels,
-        macro_pos_auroc=_macro(scores.positive_NL, truth_NL, usable, samples),
-        macro_pnc_auroc=_macro(scores.margins, truth_NL, usable, samples),
-    )
 
 
-def _label_result(scores: Scores, truth_NL: Ints, at: int, threshold: float, samples: Sequence[Ints]) -> LabelResult:
+def intervals(values: Mapping[Metric, Floats]) -> dict[Metric, Interval]:
+    """Turn the values of each resample into intervals."""
+    return {name: found for name, value_R in values.items() if (found := interval_of(value_R)) is not None}
+
+
+def _label_result(scores: Scores, truth_NL: Ints, at: int, threshold: float) -> LabelResult:
     truth_N = truth_NL[:, at]
     positives, negatives = int((truth_N == 1).sum()), int((truth_N == 0).sum())
     missing = [name for name, count in (("positive", positives), ("negative", negatives)) if not count]
-    result = LabelResult(
+    known_N = truth_N >= 0
+    return LabelResult(
         label=scores.labels[at],
         positives=positives,
         negatives=negatives,
@@ -133,50 +169,48 @@ def _label_result(scores: Scores, truth_NL: Ints, at: int, threshold: float, sam
         basis=scores.basis_L[at],
         threshold=threshold,
         skipped=f"no {' and no '.join(missing)} images" if missing else None,
-    )
-    if missing:
-        return result
-    positive_N, margin_N, probability_N = scores.positive_NL[:, at], scores.margins[:, at], scores.probability_NL[:, at]
-
-    def over(score_N: Floats, metric: str) -> Interval | None:
-        def statistic(rows: Ints) -> float | None:
-            rows = rows[truth_N[rows] >= 0]
-            if metric == "f1":
-                return f1(truth_N[rows], score_N[rows], threshold)
-            return (auroc if metric == "auroc" else auprc)(truth_N[rows], score_N[rows])
-
-        return interval(statistic, len(truth_N), samples)
-
-    return result.model_copy(
-        update={
-            "pos_auroc": over(positive_N, "auroc"),
-            "pnc_auroc": over(margin_N, "auroc"),
-            "pnc_auprc": over(margin_N, "auprc"),
-            "f1": over(probability_N, "f1"),
-            "curve": _curve(truth_N, margin_N),
-        }
+        curve=() if missing else _curve(truth_N[known_N], scores.margins[known_N, at]),
+        reliability=() if missing else _reliability(truth_N[known_N], scores.probability_NL[known_N, at]),
     )
 
 
-def _macro(score_NL: Floats, truth_NL: Ints, usable: Sequence[int], samples: Sequence[Ints]) -> Interval | None:
-    if not usable:
-        return None
-
-    def statistic(rows: Ints) -> float | None:
-        found = []
-        for at in usable:
-            known = rows[truth_NL[rows, at] >= 0]
-            value = auroc(truth_NL[known, at], score_NL[known, at])
-            if value is None:
-                return None
-            found.append(value)
-        return float(np.mean(found))
-
-    return interval(statistic, len(truth_NL), samples)
+def _values(
+    scores: Scores, truth_N: Ints, at: int, threshold: float, weights_RN: Weights, only: Sequence[Metric]
+) -> dict[Metric, Floats]:
+    """Return the metrics of one label in every resample."""
+    known_N = truth_N >= 0
+    truth_N, weights_RN = truth_N[known_N], weights_RN[:, known_N]
+    positive_N, margin_N = scores.positive_NL[known_N, at], scores.margins[known_N, at]
+    probability_N = scores.probability_NL[known_N, at]
+    called_N = probability_N >= threshold
+    counts = decisions(truth_N, called_N, weights_RN)
+    wrong_N, sure_N = called_N != (truth_N == 1), confidence_of(probability_N, threshold)
+    compute: dict[Metric, Callable[[], Floats]] = {
+        "pos_auroc": lambda: aurocs(truth_N, positive_N, weights_RN),
+        "pnc_auroc": lambda: aurocs(truth_N, margin_N, weights_RN),
+        "pos_auprc": lambda: auprcs(truth_N, positive_N, weights_RN),
+        "pnc_auprc": lambda: auprcs(truth_N, margin_N, weights_RN),
+        "f1": lambda: counts.f1,
+        "mcc": lambda: counts.mcc,
+        "sensitivity": lambda: counts.sensitivity,
+        "specificity": lambda: counts.specificity,
+        "ece": lambda: calibration_errors(truth_N, probability_N, weights_RN),
+        "aurc": lambda: risk_coverage(wrong_N, sure_N, weights_RN)[0],
+        "risk_at_90": lambda: risk_coverage(wrong_N, sure_N, weights_RN)[1],
+    }
+    return {name: compute[name]() for name in only}
 
 
 def _curve(truth_N: Ints, score_N: Floats) -> tuple[tuple[float, float], ...]:
-    known = truth_N >= 0
-    false_positive, true_positive, _ = roc_curve(truth_N[known], score_N[known])
+    false_positive, true_positive, _ = roc_curve(truth_N, score_N)
     keep = np.unique(np.linspace(0, len(false_positive) - 1, min(len(false_positive), _CURVE_POINTS)).astype(int))
     return tuple((float(false_positive[i]), float(true_positive[i])) for i in keep)
+
+
+def _reliability(truth_N: Ints, probability_N: Floats, bins: int = 10) -> tuple[tuple[float, float, int], ...]:
+    """Return mean probability, share of positives and number of images of each bin that has any."""
+    bin_N = np.minimum((probability_N * bins).astype(int), bins - 1)
+    members = [np.flatnonzero(bin_N == at) for at in range(bins)]
+    return tuple(
+        (float(probability_N[rows].mean()), float(truth_N[rows].mean()), len(rows)) for rows in members if len(rows)
+    )

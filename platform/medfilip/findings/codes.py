@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from medfilip.findings.finding import Certainty, Laterality
 from medfilip.findings.ontology import Ontology
@@ -63,6 +63,19 @@ class Codebook:
             laterality=_position(LATERALITIES, finding.get("laterality")),
             sites=sorted(self.sites.index(site) for site in sites if site in self.ontology.sites),
         )
+
+    def decode(self, code: Mapping[str, Any]) -> dict[str, object]:
+        """Turn codes back into a finding, as far as codes go: patterns and sizes are not among them."""
+        finding: dict[str, object] = {
+            "category": self.categories[code["category"]],
+            "certainty": CERTAINTIES[code["certainty"]],
+            "sites": [self.sites[site] for site in code["sites"]],
+        }
+        if code["severity"] != NONE:
+            finding["severity"] = self.severities[code["severity"]]
+        if code["laterality"] != NONE:
+            finding["laterality"] = LATERALITIES[code["laterality"]]
+        return finding
 
 
 def _position(values: tuple[str, ...], value: object) -> int:

@@ -3,6 +3,7 @@
 ::
 
     config.json  model.safetensors  tokenizer.json  versions.json  calibration.json  metrics.json  README.md
+    familiarity.safetensors   (if there were enough validation images: what the model knows images to look like)
     hashes.json   (written last: a folder without it is unfinished)
 
 Files beside these, such as the optimizer's state of a run that may be resumed, are covered by the hashes too.
@@ -28,6 +29,8 @@ from medfilip.knowledge.inject import InjectionMode
 from medfilip.model.calibration import Calibration
 from medfilip.model.config import ModelConfig
 from medfilip.model.dual_encoder import DualEncoder
+from medfilip.model.familiarity import FILE as FAMILIARITY
+from medfilip.model.familiarity import Familiarity
 from medfilip.model.tokenizer import Tokenizer
 
 HASHES, WEIGHTS = "hashes.json", "model.safetensors"
@@ -44,13 +47,19 @@ class Versions:
     ----------
     injection
         How attributes were written into the training texts, and are into prompts.
+    unseen
+        Categories that were kept out of training, to be diagnosed by their attributes alone.
     """
 
     ontology: str
     knowledge: str
     synthetic: bool
     injection: InjectionMode = "conditioned"
+    unseen: tuple[str, ...] = ()
     medfilip: str = __version__
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unseen", tuple(self.unseen))  # JSON has lists
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Checkpoint:
     calibration: Calibration
     metrics: dict[str, Any]
     fingerprint: str
+    familiarity: Familiarity | None = None
 
 
 def save_checkpoint(
@@ -70,6 +80,7 @@ def save_checkpoint(
     versions: Versions,
     *,
     calibration: Calibration | None = None,
+    familiarity: Familiarity | None = None,
     metrics: Mapping[str, Any] | None = None,
     extra: Mapping[str, bytes] | None = None,
     weights: Mapping[str, Tensor] | None = None,
@@ -98,6 +109,7 @@ def save_checkpoint(
         "calibration.json": _json(calibration.model_dump(mode="json")),
         "metrics.json": _json(dict(metrics or {})),
         "README.md": _card(name, model.config, versions, calibration, metrics or {}).encode(),
+        **({FAMILIARITY: familiarity.to_bytes()} if familiarity else {}),
         **(extra or {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +140,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     weights = _parse(folder, WEIGHTS, lambda: safetensors.torch.load(files[WEIGHTS]))
     _parse(folder, WEIGHTS, lambda: model.load_state_dict(weights))
     name = fingerprint({"config": config.model_dump(mode="json"), "weights": sha256_bytes(files[WEIGHTS])})
-    return Checkpoint(model.eval(), versions, calibration, metrics, name)
+    reference = files.get(FAMILIARITY)
+    familiarity = _parse(folder, FAMILIARITY, lambda: Familiarity.from_bytes(reference)) if reference else None
+    return Checkpoint(model.eval(), versions, calibration, metrics, name, familiarity)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -27,8 +27,12 @@ from medfilip.knowledge.prompts import Prompts, prompts, read_label
 from medfilip.model.calibration import Basis, Calibration
 from medfilip.model.checkpoint import Checkpoint, Versions, load_checkpoint
 from medfilip.model.dual_encoder import DualEncoder
+from medfilip.model.familiarity import Familiarity
+from medfilip.model.heat_map import MapMethod, enlarge, heat_maps
 
 _BATCH = 64
+_TEXT_BATCH = 256
+_MAP_BATCH = 16
 _CACHED_LABELS = 4096
 
 FloatArray = NDArray[np.float32]
@@ -101,12 +105,13 @@ class Diagnoser:
         versions: Versions,
         model_fingerprint: str,
         calibration: Calibration | None = None,
+        familiarity: Familiarity | None = None,
         ontology: Ontology | None = None,
         knowledge: Knowledge | None = None,
     ) -> None:
         self.model = model.eval()
         self.versions, self.fingerprint = versions, model_fingerprint
-        self.calibration = calibration or Calibration()
+        self.calibration, self.familiarity = calibration or Calibration(), familiarity
         self._ontology, self._knowledge = ontology or load_ontology(), knowledge or load_knowledge()
         self._cache: OrderedDict[Prompts, tuple[FloatArray, FloatArray]] = OrderedDict()
         if versions.ontology != self._ontology.fingerprint:
@@ -126,6 +131,7 @@ class Diagnoser:
             versions=checkpoint.versions,
             model_fingerprint=checkpoint.fingerprint,
             calibration=checkpoint.calibration,
+            familiarity=checkpoint.familiarity,
         )
 
     @property
@@ -169,13 +175,18 @@ class Diagnoser:
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
         mode = self.versions.injection
-        written = tuple(prompts(label, self._knowledge, self._ontology, mode=mode) for label in labels)
+        return self.encode_prompts(
+            labels, [prompts(label, self._knowledge, self._ontology, mode=mode) for label in labels]
+        )
+
+    def encode_prompts(self, labels: Sequence[str], written: Sequence[Prompts]) -> LabelBank:
+        """Embed labels by prompts of the caller's own, one `Prompts` a label."""
         embedded = [self._embed(item) for item in written]
         dimension = self.model.config.embed_dim
         return LabelBank(
             labels=tuple(labels),
             categories=tuple(self._category(label) for label in labels),
-            prompts=written,
+            prompts=tuple(written),
             positive_LD=np.stack([item[0] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),
             negative_LD=np.stack([item[1] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),
             fingerprint=fingerprint([self.fingerprint, [[*item.positive, "", *item.negative] for item in written]]),
@@ -210,6 +221,21 @@ class Diagnoser:
             )
             for row in range(len(scores.probability_NL))
         ]
+
+    def heat_maps(self, pixels_N1SS: FloatArray, bank: LabelBank, method: MapMethod = "gradient") -> FloatArray:
+        """Say where the evidence for each label lies; float32 [N, L, S, S], see `medfilip.model.heat_map`."""
+        label_LD = torch.from_numpy(bank.positive_LD - bank.negative_LD).to(self._device)
+        parts = [np.zeros((0, len(label_LD), self.image_size, self.image_size), np.float32)]
+        for at in range(0, len(pixels_N1SS), _MAP_BATCH):
+            part = torch.from_numpy(pixels_N1SS[at : at + _MAP_BATCH]).float().to(self._device)
+            parts.append(_array(enlarge(heat_maps(self.model.image, part, label_LD, method), self.image_size)))
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts as they are; [T, D], float32, unit length."""
+        parts = [self.model.encode_text(texts[at : at + _TEXT_BATCH]) for at in range(0, len(texts), _TEXT_BATCH)]
+        return _array(torch.cat(parts)) if parts else np.zeros((0, self.model.config.embed_dim), np.float32)
 
     @property
     def _device(self) -> torch.device:

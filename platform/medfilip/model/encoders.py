@@ -58,7 +58,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels_N1HW: Tensor) -> Tensor:
         """Encode grey images of any value range; [N, D], not normalised."""
-        map_NCHW = self.features(pixels_N1HW)
+        return self.pool(self.features(pixels_N1HW))
+
+    def pool(self, map_NCHW: Tensor) -> Tensor:
+        """Pool a feature map into the joint space; [N, D], not normalised."""
         cells_NCGG = functional.adaptive_avg_pool2d(map_NCHW, self.grid)
         strongest_NC1 = map_NCHW.flatten(2).amax(dim=2, keepdim=True)
         cells_NXC = torch.cat([cells_NCGG.flatten(2), strongest_NC1], dim=2).transpose(1, 2)

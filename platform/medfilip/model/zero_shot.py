@@ -29,7 +29,6 @@ from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.storage.location import Location
 
 _IMAGES_AT_ONCE = 64  # decoded images in memory; their embeddings are small
-_TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,11 +167,7 @@ class ZeroShotModel:
         was trained on them.
         """
         texts = _strings(text, "text")
-        parts: list[FloatArray] = [np.zeros((0, self.embed_dim), np.float32)]
-        with torch.inference_mode():
-            for at in range(0, len(texts), _TEXTS_AT_ONCE):
-                parts.append(self.diagnoser.model.encode_text(texts[at : at + _TEXTS_AT_ONCE]).float().cpu().numpy())
-        embedding_TD = np.concatenate(parts)
+        embedding_TD = self.diagnoser.encode_texts(texts)
         return embedding_TD[0] if isinstance(text, str) else embedding_TD
 
     # A string is a sequence of strings to the type checker; here it is always one path.

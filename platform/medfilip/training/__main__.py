@@ -34,7 +34,7 @@ from medfilip.training.validation import write_model, zero_shot_metrics
 
 MODEL = "model"
 _USAGE_ERRORS = (ErrorCode.CONFIG_INVALID, ErrorCode.CONFIG_UNKNOWN_KEY, ErrorCode.CONFIG_FILE_UNREADABLE)
-_SHOWN = ("loss", "validation_loss", "zero_shot_auroc_pos", "zero_shot_auroc_pnc")
+_SHOWN = ("loss", "validation_loss", "zero_shot_pos_auroc", "zero_shot_pnc_auroc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

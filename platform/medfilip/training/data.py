@@ -27,7 +27,7 @@ from medfilip.knowledge.knowledge import Knowledge
 from medfilip.model.tokenizer import Tokens
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.tables import VIEWS
-from medfilip.training.hard_negatives import alterations, decode
+from medfilip.training.hard_negatives import alterations
 from medfilip.training.images import ImageSource
 from medfilip.training.order import draw
 from medfilip.training.pairs import Columns, Ints, Statement
@@ -176,7 +176,7 @@ class PairSet:
         """Tell a finding that is known by its codes only."""
         key = (*(code[slot] for slot in ("category", "certainty", "severity", "laterality")), *code["sites"])
         if key not in self._altered:
-            finding = decode(code, self.codebook)
+            finding = self.codebook.decode(code)
             self._altered[key] = tuple(
                 training_texts(finding, self.knowledge, self.codebook.ontology, mode=self._injection)
             )

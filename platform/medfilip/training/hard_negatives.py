@@ -23,7 +23,7 @@ def alterations(code: Mapping[str, Any], codebook: Codebook) -> list[dict[str, A
 
     The opposite first (a present finding denied, an absent one claimed), then the other side, then the severity that
     is farthest away; an uncertain finding has no opposite. Each can be told by
-    `medfilip.knowledge.inject.training_texts` after `decode`.
+    `medfilip.knowledge.inject.training_texts` after `Codebook.decode`.
     """
     found = []
     if code["certainty"] == _PRESENT:
@@ -37,17 +37,3 @@ def alterations(code: Mapping[str, Any], codebook: Codebook) -> list[dict[str, A
             last = len(codebook.severities) - 1
             found.append({**code, "severity": last if code["severity"] <= last // 2 else 0})
     return found
-
-
-def decode(code: Mapping[str, Any], codebook: Codebook) -> dict[str, object]:
-    """Turn codes back into a finding, as far as codes go: patterns and sizes are not among them."""
-    finding: dict[str, object] = {
-        "category": codebook.categories[code["category"]],
-        "certainty": CERTAINTIES[code["certainty"]],
-        "sites": [codebook.sites[site] for site in code["sites"]],
-    }
-    if code["severity"] != NONE:
-        finding["severity"] = codebook.severities[code["severity"]]
-    if code["laterality"] != NONE:
-        finding["laterality"] = LATERALITIES[code["laterality"]]
-    return finding

@@ -28,6 +28,7 @@ from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.distributed import World, share_weights
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.encoders import checkpoint_activations
+from medfilip.model.familiarity import Familiarity
 from medfilip.model.tokenizer import Tokenizer
 from medfilip.training.average import Average
 from medfilip.training.data import PairSet, TrainData, vocabulary_texts
@@ -74,7 +75,9 @@ class _Run:
     @property
     def versions(self) -> Versions:
         data = self.data
-        return Versions(data.ontology.fingerprint, data.knowledge.fingerprint, data.synthetic, data.injection)
+        return Versions(
+            data.ontology.fingerprint, data.knowledge.fingerprint, data.synthetic, data.injection, self.settings.unseen
+        )
 
     @property
     def steps(self) -> int:
@@ -177,16 +180,18 @@ def embed_units(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -
     return np.concatenate(embedded) if embedded else np.zeros((0, settings.model.embed_dim), np.float32)
 
 
-def calibrate(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> Calibration:
-    """Fit the calibration on a validation set; categories nobody speaks about keep no curve."""
+def calibrate(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> tuple[Calibration, Familiarity | None]:
+    """Fit calibration and familiarity on a validation set; categories nobody speaks about keep no curve."""
+    if not len(pairs):
+        return Calibration(), None
     names, truth_NL = stated_truth(pairs, settings)
-    if not names:
-        return Calibration()
-    margins_NL = diagnoser.score(embed_units(diagnoser, pairs, settings), diagnoser.encode_labels(names)).margins
-    return fit_calibration(
+    image_ND = embed_units(diagnoser, pairs, settings)
+    margins_NL = diagnoser.score(image_ND, diagnoser.encode_labels(names)).margins
+    calibration = fit_calibration(
         {name: margins_NL[:, at] for at, name in enumerate(names)},
         {name: truth_NL[:, at] for at, name in enumerate(names)},
     )
+    return calibration, Familiarity.fit(image_ND, settings.seed)
 
 
 def stated_truth(pairs: PairSet, settings: TrainSettings) -> tuple[list[str], NDArray[np.int64]]:
@@ -273,7 +278,10 @@ def validation_loss(model: DualEncoder, pairs: PairSet, task: Task, settings: Tr
     return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(units)
 
 
-def _save(run: _Run, step: int, metrics: Mapping[str, float], calibration: Calibration | None = None) -> Path | None:
+def _save(
+    run: _Run, step: int, metrics: Mapping[str, float], calibration: Calibration | None = None,
+    familiarity: Familiarity | None = None,
+) -> Path | None:  # fmt: skip
     """Write a checkpoint on rank 0; with divided weights every process brings its part."""
     if run.world.rank != 0 and run.settings.sharding == "none":
         return None
@@ -283,22 +291,23 @@ def _save(run: _Run, step: int, metrics: Mapping[str, float], calibration: Calib
         return None
     folder = run.workdir / f"step-{step:08d}"
     save_checkpoint(
-        folder, run.model, run.versions, calibration=calibration, metrics=metrics, extra=state, weights=weights
-    )
+        folder, run.model, run.versions, calibration=calibration, familiarity=familiarity, metrics=metrics,
+        extra=state, weights=weights,
+    )  # fmt: skip
     return folder
 
 
 def _finish(run: _Run, losses: list[float], speed: Mapping[str, float], reporter: Reporter) -> FitResult:
     metrics = _metrics(run, run.steps, losses)
-    calibration = None
+    fitted: tuple[Calibration | None, Familiarity | None] = (None, None)
     if run.world.rank == 0 or run.settings.sharding == "fsdp":
         with run.published_weights() as model:
             diagnoser = Diagnoser(
                 model, versions=run.versions, model_fingerprint="", ontology=run.data.ontology,
                 knowledge=run.data.knowledge,
             )  # fmt: skip
-            calibration = calibrate(diagnoser, run.data.validation, run.settings)
-    folder = _save(run, run.steps, metrics, calibration)
+            fitted = calibrate(diagnoser, run.data.validation, run.settings)
+    folder = _save(run, run.steps, metrics, *fitted)
     if run.world.rank == 0 and speed:
         reporter.log(run.steps, speed)
     reporter.report(metrics, folder)

@@ -32,8 +32,8 @@ def zero_shot_metrics(
     Returns
     -------
     dict
-        Mean AUROC over the categories with both classes, by the positive prompt alone (``zero_shot_auroc_pos``) and
-        against the negated one (``zero_shot_auroc_pnc``), and their number; without such categories the number alone.
+        Mean AUROC over the categories with both classes, by the positive prompt alone (``zero_shot_pos_auroc``) and
+        against the negated one (``zero_shot_pnc_auroc``), and their number; without such categories the number alone.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -50,7 +50,7 @@ def zero_shot_metrics(
         for column, at in enumerate(both):
             known_N = truth_NL[:, at] != UNKNOWN
             areas.append(roc_auc_score(truth_NL[known_N, at], score_NL[known_N, column]))
-        found[f"zero_shot_auroc_{name}"] = float(np.mean(areas))
+        found[f"zero_shot_{name}_auroc"] = float(np.mean(areas))
     return found
 
 
@@ -58,5 +58,8 @@ def write_model(trained: Path, folder: Path, metrics: Mapping[str, float]) -> di
     """Write a training checkpoint without what only training needs; return its metrics, with those given added."""
     model = load_checkpoint(trained)
     numbers = {**model.metrics, **metrics}
-    save_checkpoint(folder, model.model, model.versions, calibration=model.calibration, metrics=numbers)
+    save_checkpoint(
+        folder, model.model, model.versions,
+        calibration=model.calibration, familiarity=model.familiarity, metrics=numbers,
+    )  # fmt: skip
     return {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, recall_score, roc_auc_score
+from torchmetrics.functional.classification import binary_calibration_error
 
 from medfilip import ErrorCode, MedfilipError
-from medfilip.evaluation.metrics import auprc, auroc, best_threshold, f1, interval, patient_resamples
+from medfilip.evaluation.metrics import (
+    auprc,
+    auprcs,
+    auroc,
+    aurocs,
+    best_threshold,
+    calibration_errors,
+    decisions,
+    each_once,
+    f1,
+    interval,
+    patient_resamples,
+    resample_weights,
+    weighted_means,
+)
 
 
 def test_values_by_hand():
@@ -87,3 +103,49 @@ def test_nothing_to_evaluate():
     with pytest.raises(MedfilipError) as caught:
         patient_resamples([], 10)
     assert caught.value.code == ErrorCode.NOT_ENOUGH_DATA
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 30), distinct=st.integers(1, 12))
+def test_all_resamples_at_once_are_each_of_them(seed, distinct):
+    rng = np.random.default_rng(seed)
+    truth, score = rng.integers(0, 2, 22), rng.integers(0, distinct, 22) / distinct
+    patients = [str(i) for i in rng.integers(0, 9, 22)]
+    rows = [np.arange(22), *patient_resamples(patients, 7, seed=seed)]
+    weights = resample_weights(patients, 7, seed=seed)
+    counts = decisions(truth, score >= 0.5, weights)
+    together = (aurocs(truth, score, weights), auprcs(truth, score, weights), counts.f1, counts.mcc)
+    for at, drawn in enumerate(rows):
+        t, s = truth[drawn], score[drawn]
+        if 0 < t.sum() < len(t):
+            alone = (
+                roc_auc_score(t, s),
+                average_precision_score(t, s),
+                f1_score(t, s >= 0.5, zero_division=0.0),
+                matthews_corrcoef(t, s >= 0.5),
+            )
+            assert [found[at] for found in together] == pytest.approx(alone)
+            assert counts.sensitivity[at] == pytest.approx(recall_score(t, s >= 0.5))
+            assert counts.specificity[at] == pytest.approx(recall_score(1 - t, s < 0.5))
+        else:
+            assert all(np.isnan(found[at]) for found in together)
+
+
+def test_the_calibration_error_is_that_of_torchmetrics():
+    rng = np.random.default_rng(2)
+    truth, probability = rng.integers(0, 2, 500), rng.random(500)
+    reference = binary_calibration_error(torch.tensor(probability), torch.tensor(truth), n_bins=15, norm="l1")
+    assert calibration_errors(truth, probability, each_once(500))[0] == pytest.approx(float(reference), abs=1e-6)
+
+
+def test_the_best_threshold_is_the_best_of_all():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 2, 60)
+    score = np.round(rng.normal(size=60) + truth, 1)
+    best = best_threshold(truth, score)
+    assert f1(truth, score, best) == max(f1(truth, score, value) for value in np.unique(score))
+
+
+def test_means_leave_out_what_is_not_known():
+    weights = np.array([[1, 1, 1], [2, 0, 1]], np.uint16)
+    assert weighted_means(weights, np.array([1.0, np.nan, 0.0])).tolist() == [0.5, pytest.approx(2 / 3)]

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from medfilip.evaluation.diagnosis import DiagnosisResult
 from medfilip.evaluation.extraction import evaluate_extraction
 from medfilip.evaluation.report import write_report
 from medfilip.evaluation.zero_shot import evaluate_zero_shot
@@ -23,7 +24,8 @@ def write(folder, **options):
     row = {"report_id": "r", "category": "mass", "certainty": "present"}
     extraction = evaluate_extraction([row], [row], ["r"], resamples=20)
     page, numbers = write_report(
-        folder, title="Evaluation", facts={"model": "abc"}, zero_shot=zero_shot, extraction=extraction,
+        folder, title="Evaluation", facts={"model": "abc"}, extraction=extraction,
+        diagnosis=DiagnosisResult(zero_shot=zero_shot),
         **{"synthetic": True, **options},
     )  # fmt: skip
     return page.read_text(), json.loads(numbers.read_text()), zero_shot
@@ -45,8 +47,8 @@ def test_labels_are_escaped(tmp_path):
 
 def test_page_and_json_hold_the_same_numbers(tmp_path):
     page, numbers, zero_shot = write(tmp_path)
-    value = numbers["zero_shot"]["labels"][0]["pnc_auroc"]["value"]
-    assert value == zero_shot.labels[0].pnc_auroc.value
+    value = numbers["diagnosis"]["zero_shot"]["labels"][0]["metrics"]["pnc_auroc"]["value"]
+    assert value == zero_shot.labels[0].metrics["pnc_auroc"].value
     assert f"{value:.3f} [" in page
     assert "not evaluated: no positive images" in page
     assert numbers["extraction"]["slots"]["exact"]["f1"]["value"] == 1

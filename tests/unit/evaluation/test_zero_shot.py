@@ -25,15 +25,15 @@ def test_pos_and_pnc_are_told_apart():
         list("abcd"),
         resamples=20,
     )
-    assert found.labels[0].pos_auroc.value == 1
-    assert found.labels[0].pnc_auroc.value == 0
+    assert found.labels[0].metrics["pos_auroc"].value == 1
+    assert found.labels[0].metrics["pnc_auroc"].value == 0
 
 
 def test_unknown_images_do_not_count():
     truth = np.array([[0], [1], [-1], [-1]])
     found = evaluate_zero_shot(scores([[0.0], [1], [9], [-9]], [[0.0]] * 4), truth, list("abcd"), resamples=5).labels[0]
     assert (found.positives, found.negatives, found.unknown) == (1, 1, 2)
-    assert found.pos_auroc.value == 1
+    assert found.metrics["pos_auroc"].value == 1
 
 
 def test_a_label_without_positives_is_named_and_in_no_mean():
@@ -41,8 +41,8 @@ def test_a_label_without_positives_is_named_and_in_no_mean():
     found = evaluate_zero_shot(scores(np.eye(4)[:, :2], np.zeros((4, 2))), truth, list("abcd"), resamples=5)
     assert found.skipped == ("label 1",)
     assert found.labels[1].skipped == "no positive images"
-    assert found.labels[1].pnc_auroc is None
-    assert found.macro_pnc_auroc.value == found.labels[0].pnc_auroc.value
+    assert not found.labels[1].metrics and not found.labels[1].curve
+    assert found.macro["pnc_auroc"].value == found.labels[0].metrics["pnc_auroc"].value
 
 
 def test_macro_is_the_plain_mean_and_lies_in_its_interval():
@@ -54,9 +54,9 @@ def test_macro_is_the_plain_mean_and_lies_in_its_interval():
         [str(i // 2) for i in range(80)],
         resamples=100,
     )
-    mean = np.mean([item.pnc_auroc.value for item in found.labels])
-    assert found.macro_pnc_auroc.value == pytest.approx(mean)
-    assert found.macro_pnc_auroc.low < mean < found.macro_pnc_auroc.high
+    mean = np.mean([item.metrics["pnc_auroc"].value for item in found.labels])
+    assert found.macro["pnc_auroc"].value == pytest.approx(mean)
+    assert found.macro["pnc_auroc"].low < mean < found.macro["pnc_auroc"].high
     assert found.patients == 40
 
 
@@ -66,7 +66,7 @@ def test_the_threshold_that_is_given_is_used():
     low = evaluate_zero_shot(given, truth, list("abcd"), resamples=5).labels[0]
     high = evaluate_zero_shot(given, truth, list("abcd"), thresholds={"label 0": 0.85}, resamples=5).labels[0]
     assert (low.threshold, high.threshold) == (0.5, 0.85)
-    assert low.f1.value == pytest.approx(2 / 3) and high.f1.value == pytest.approx(1)
+    assert low.metrics["f1"].value == pytest.approx(2 / 3) and high.metrics["f1"].value == pytest.approx(1)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit
+from sklearn.metrics import f1_score, recall_score
 
-from medfilip.model.calibration import Calibration, Platt, fit_calibration
+from medfilip.model.calibration import Calibration, Isotonic, Platt, Temperature, fit_calibration, operating_point
 
 
 def sample(slope, intercept, n=4000, seed=0):
@@ -60,3 +61,63 @@ def test_without_its_own_curve_a_label_uses_the_overall_one_or_says_none():
     assert basis == "none"
     np.testing.assert_allclose(probability, expit(margin / 2))
     assert fit_calibration({}, {}) == Calibration()
+
+
+def bent(n=3000, seed=4):
+    """Margins whose log odds are not linear in them, which no sigmoid fits."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(size=n) * 2
+    return margin, (rng.random(n) < np.where(margin > 0, 0.9, 0.2)).astype(np.int64)
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature", "isotonic", "auto"])
+def test_every_method_is_calibrated_where_its_form_fits(method):
+    margin, truth = bent() if method == "isotonic" else sample(1 / 6, 0.0)
+    curve = fit_calibration({"mass": margin}, {"mass": truth}, method=method).categories["mass"]
+    new_margin, new_truth = bent(seed=5) if method == "isotonic" else sample(1 / 6, 0.0, seed=5)
+    probability = curve.probability(new_margin)
+    for low in np.arange(0, 1, 0.25):
+        rows = (probability >= low) & (probability < low + 0.25)
+        if rows.sum() > 200:
+            assert new_truth[rows].mean() == pytest.approx(probability[rows].mean(), abs=0.05)
+    assert probability.min() > 0 and probability.max() < 1
+
+
+def test_a_temperature_is_recovered():
+    margin, truth = sample(1 / 6, 0.0, n=20_000)
+    curve = fit_calibration({"mass": margin}, {"mass": truth}, method="temperature").categories["mass"]
+    assert isinstance(curve, Temperature) and curve.temperature == pytest.approx(3, rel=0.1)
+
+
+def test_auto_takes_what_fits_and_isotonic_needs_images():
+    margin, truth = bent()
+    assert isinstance(fit_calibration({"a": margin}, {"a": truth}, method="auto").categories["a"], Isotonic)
+    few = fit_calibration({"a": margin[:60]}, {"a": truth[:60]}, method="isotonic").categories["a"]
+    assert isinstance(few, Platt)
+    assert fit_calibration({"a": -margin}, {"a": truth}, method="auto").categories == {}
+
+
+def test_operating_points_follow_their_rule():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 300)
+    score = expit(rng.normal(size=300) + 1.5 * truth)
+    thresholds = np.unique(score)
+    for rule in ("f1", "youden", "sensitivity"):
+        point = operating_point(score, truth, rule, sensitivity=0.95)
+        called = score >= point.threshold
+        assert point.sensitivity == pytest.approx(recall_score(truth, called))
+        assert point.specificity == pytest.approx(recall_score(1 - truth, ~called))
+        if rule == "f1":
+            assert f1_score(truth, called) == pytest.approx(max(f1_score(truth, score >= t) for t in thresholds))
+        if rule == "sensitivity":
+            assert point.sensitivity >= 0.95
+            assert recall_score(truth, score >= thresholds[thresholds > point.threshold][1]) < 0.95 + 0.01
+
+
+def test_what_is_written_is_read_again_with_its_kind():
+    margin, truth = bent()
+    curves = {m: fit_calibration({"a": margin}, {"a": truth}, method=m) for m in ("platt", "temperature", "isotonic")}
+    for found in curves.values():
+        again = Calibration.model_validate_json(found.model_dump_json())
+        assert again == found and type(again.categories["a"]) is type(found.categories["a"])
+        assert again.operating_points["a"].positives == truth.sum()

@@ -28,7 +28,7 @@ def alone(runs, tmp_path_factory):
 def test_one_process_trains_validates_and_leaves_a_model(alone, runs, capsys):
     model = load_checkpoint(alone / "model")
     assert model.versions.synthetic and model.metrics["epoch"] == 2
-    assert "zero_shot_auroc_pnc" in model.metrics
+    assert "zero_shot_pnc_auroc" in model.metrics
     before = {path: path.stat().st_mtime_ns for path in alone.glob("step-*/model.safetensors")}
     assert main([*runs, "--out", str(alone), "--no-validation", *SETTINGS]) == 0
     assert "epoch 2.00  step 4" in (shown := capsys.readouterr().out) and "epoch 1.00" not in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medfilip.knowledge.inject import training_texts
-from medfilip.training.hard_negatives import alterations, decode
+from medfilip.training.hard_negatives import alterations
 from tests.unit.training.synthetic import CODEBOOK, KNOWLEDGE, ONTOLOGY
 
 
@@ -21,7 +21,7 @@ def test_a_present_finding_is_denied_mirrored_and_made_of_another_severity():
         {"category": "pleural_effusion", "certainty": "present", "laterality": "left", "severity": "mild"}
     )
     assert slots == [{"certainty"}, {"laterality"}, {"severity"}]
-    told = [training_texts(decode(code, CODEBOOK), KNOWLEDGE, ONTOLOGY)[0] for code in altered]
+    told = [training_texts(CODEBOOK.decode(code), KNOWLEDGE, ONTOLOGY)[0] for code in altered]
     assert told[0].startswith(("no ", "on the left no "))
     assert told[1].startswith("mild right pleural effusion") and told[2].startswith("severe left pleural effusion")
 
@@ -45,6 +45,6 @@ def test_a_decoded_finding_has_the_codes_it_came_from():
     finding = {"category": "mass", "certainty": "uncertain", "severity": "moderate", "laterality": "left",
                "sites": ["upper_lobe", "hilum"]}  # fmt: skip
     code = CODEBOOK.encode(finding)
-    assert CODEBOOK.encode(decode(code, CODEBOOK)) == code
+    assert CODEBOOK.encode(CODEBOOK.decode(code)) == code
     plain = CODEBOOK.encode({"category": "mass", "certainty": "absent"})
-    assert CODEBOOK.encode(decode(plain, CODEBOOK)) == plain
+    assert CODEBOOK.encode(CODEBOOK.decode(plain)) == plain

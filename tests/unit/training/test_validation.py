@@ -40,17 +40,17 @@ def test_the_numbers_are_means_of_the_areas_that_evaluation_computes(trained):
         return len(areas), np.mean(areas)
 
     assert found["zero_shot_categories"] == mean(scores.positive_NL)[0] > 0
-    assert found["zero_shot_auroc_pos"] == pytest.approx(mean(scores.positive_NL)[1])
-    assert found["zero_shot_auroc_pnc"] == pytest.approx(mean(scores.margins)[1])
+    assert found["zero_shot_pos_auroc"] == pytest.approx(mean(scores.positive_NL)[1])
+    assert found["zero_shot_pnc_auroc"] == pytest.approx(mean(scores.margins)[1])
 
 
 def test_every_checkpoint_is_validated_where_a_run_without_ray_asks_for_it(trained):
     checkpoint, _, _, reporter = trained
-    assert all("zero_shot_auroc_pnc" in entry for entry in reporter.history)
+    assert all("zero_shot_pnc_auroc" in entry for entry in reporter.history)
     logged = numbers(checkpoint.parent / "events")
     for entry in reporter.history:
-        expected = entry["zero_shot_auroc_pnc"]
-        assert logged["validation/zero_shot_auroc_pnc", int(entry["step"])] == pytest.approx(expected)
+        expected = entry["zero_shot_pnc_auroc"]
+        assert logged["validation/zero_shot_pnc_auroc", int(entry["step"])] == pytest.approx(expected)
 
 
 def test_a_split_without_both_classes_has_no_area(trained):
@@ -62,8 +62,8 @@ def test_a_split_without_both_classes_has_no_area(trained):
 
 def test_the_published_model_has_no_state_and_all_metrics(trained, tmp_path):
     checkpoint, _, _, _ = trained
-    numbers = write_model(checkpoint, tmp_path, {"zero_shot_auroc_pnc": 0.75})
-    assert numbers["zero_shot_auroc_pnc"] == 0.75 and "loss" in numbers
+    numbers = write_model(checkpoint, tmp_path, {"zero_shot_pnc_auroc": 0.75})
+    assert numbers["zero_shot_pnc_auroc"] == 0.75 and "loss" in numbers
     assert not (tmp_path / "optimizer.safetensors").exists()
     assert load_checkpoint(tmp_path).fingerprint == load_checkpoint(checkpoint).fingerprint
-    assert load_checkpoint(tmp_path).metrics["zero_shot_auroc_pnc"] == 0.75
+    assert load_checkpoint(tmp_path).metrics["zero_shot_pnc_auroc"] == 0.75
