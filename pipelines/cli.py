@@ -16,6 +16,7 @@ from pipelines.guard import guarded
 from pipelines.job import JOBS, Job
 from pipelines.knowledge_commands import knowledge
 from pipelines.model_commands import convert_weights, export_model
+from pipelines.protocol_commands import named_protocol, quoted, show_protocols
 
 if TYPE_CHECKING:
     from medfilip.core.settings import Settings
@@ -52,8 +53,9 @@ class JobCommand(TyperCommand):
         name = self.name or ""
         Console().print(settings_table(_settings_of(name), name))
         if name == "evaluate":
-            Console().print("\n[bold]evaluate extraction[/]")
-            Console().print(settings_table(_settings_of("evaluate_extraction"), "evaluate_extraction"))
+            for kind in ("extraction", "protocol"):
+                Console().print(f"\n[bold]evaluate {kind}[/]")
+                Console().print(settings_table(_settings_of(f"evaluate_{kind}"), f"evaluate_{kind}"))
 
 
 def _settings_of(command: str) -> type[Settings]:
@@ -143,14 +145,25 @@ def evaluate(
     print_config: PrintConfig = False,
     new_run: NewRun = False,
     errors: Annotated[bool, typer.Option("--errors", help="With 'extraction': write errors.html too.")] = False,
+    data: Annotated[str | None, typer.Option(help="With 'protocol': the folder of the data set.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The checkpoint, as checkpoint=….")] = None,
+    protocols: Annotated[bool, typer.Option("--list", help="With 'protocol': show those that there are.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure with intervals: 'evaluate KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings."""
+    """Measure with intervals: 'evaluate KEY=VALUE…' a model, 'evaluate extraction …' findings.
+
+    'evaluate protocol NAME --data FOLDER --checkpoint RUN' measures a model on a public data set with locked splits.
+    """
     given = list(overrides or [])
-    of_extraction = given[:1] == ["extraction"]
-    if of_extraction:
-        given = [*given[1:], *(["errors=true"] if errors else [])]
-    name = "evaluate_extraction" if of_extraction else "evaluate"
+    name = f"evaluate_{given.pop(0)}" if given[:1] in (["extraction"], ["protocol"]) else "evaluate"
+    if name == "evaluate_protocol":
+        if protocols or not given:
+            guarded(show_protocols, debug=debug)
+            return
+        given = named_protocol(given)
+    places = {"data": data, "checkpoint": checkpoint}
+    given += [f"{key}={quoted(place)}" for key, place in places.items() if place is not None]
+    given += ["errors=true"] if errors else []
     run_job(name, given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 

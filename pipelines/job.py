@@ -112,5 +112,6 @@ JOBS = {
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
         Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),
+        Job("evaluate_protocol", "Zero-shot diagnosis on a public data set, with locked splits."),
     )
 }

@@ -18,8 +18,14 @@ def matching_release(protocol: Protocol, listing: Listing) -> tuple[str | None, 
             return release, []
     if not differences:
         return None, []
-    nearest = min(differences, key=lambda name: len(differences[name]))
+    wanted = {release.release: _documented(release) for release in protocol.documented}
+    nearest = min(differences, key=lambda name: len(differences[name]) / wanted[name])
     return None, [f"{difference} in {nearest}" for difference in differences[nearest]]
+
+
+def _documented(release: Documented) -> int:
+    every = (release.total, *release.by_origin.values())
+    return sum(number is not None for counts in every for number in (counts.images, counts.patients))
 
 
 def _differences(release: Documented, listing: Listing) -> list[str]:

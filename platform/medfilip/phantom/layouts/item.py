@@ -18,6 +18,9 @@ from medfilip.phantom.study import PhantomStudy
 
 Part = Literal["train", "validation", "test"]
 
+_FIRST_PATIENT = 31
+"""With these numbers small corpora too have a patient in each split of the hash that divides ChestX-ray14."""
+
 
 class LayoutTruth(BaseModel):
     """One line of ``truth.jsonl``: what was drawn in an image, under the id that the data set's tables give it.
@@ -44,7 +47,7 @@ class Item:
     study
         The study.
     patient
-        Number of the patient, from 1, in the order of their first studies.
+        Number of the patient, in the order of their first studies.
     visit
         Number of the study among the patient's, from 0.
     """
@@ -56,7 +59,7 @@ class Item:
     @property
     def part(self) -> Part:
         """Part of the patient: of each four one is for test and one for validation."""
-        return ("test", "validation", "train", "train")[(self.patient - 1) % 4]
+        return ("test", "validation", "train", "train")[(self.patient - _FIRST_PATIENT) % 4]
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ def items(studies: Iterable[PhantomStudy]) -> Iterator[Item]:
     numbers: dict[str, int] = {}
     visits: dict[str, int] = {}
     for study in studies:
-        number = numbers.setdefault(study.patient_id, len(numbers) + 1)
+        number = numbers.setdefault(study.patient_id, _FIRST_PATIENT + len(numbers))
         visit = visits.get(study.patient_id, 0)
         visits[study.patient_id] = visit + 1
         yield Item(study, number, visit)
