@@ -185,7 +185,7 @@ def encode_part(
     for image in images:
         try:
             content = read_listed(data, {"name": image.name, "bytes": image.size}, limits)
-            found = take_in(content, limits, decoder, checks=ACCEPTING, stated_view=image.view or "frontal")
+            found = take_in(content, limits, decoder, checks=ACCEPTING, stated_view=image.view)
         except MedfilipError as error:
             rejected.append({"id": image.image_id, "stage": "evaluate", "code": error.code, "message": error.message})
             continue

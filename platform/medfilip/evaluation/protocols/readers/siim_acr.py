@@ -21,8 +21,13 @@ def read(folder: DataFolder, listing: Listing) -> None:
     images = folder.images()
     for image_id, runs in read_runs(folder, listing).items():
         name = images.get(f"{image_id}.dcm")
-        patient = _patient(folder, name) if name else None
-        if name and patient is None:
+        if name is None:
+            # Without its header nobody knows whose it is, and so in which split it belongs.
+            listing.lacks["images_not_on_disk"] += 1
+            listing.leave_out("not_on_disk", image_id, "all")
+            continue
+        patient = _patient(folder, name)
+        if patient is None:
             listing.lacks["images_without_patient"] += 1
         present = ["pneumothorax" if runs else "no pneumothorax"]
         listing.add(image_id, patient or image_id, "all", name, present=present)
