@@ -113,7 +113,8 @@ def run(settings: EvaluateProtocolSettings, *, new_run: bool = False) -> Outcome
             with ray_session(settings.ray, settings.ray.address), evaluate.stage("encode"):
                 encoded = _encode(evaluate.staging, images, settings, checkpoint)
             with evaluate.stage("score"):
-                _finish(evaluate, settings, table, encoded, checkpoint)
+                scored = _score(settings, table, encoded, checkpoint)
+            _publish(evaluate, table, encoded, scored)
         if lock is not None and not lock.exists():
             write_lock(table.record, lock)
     return Outcome.of(evaluate, f"open {evaluate.location / 'report.html'}", already_finished=already_finished)
@@ -234,14 +235,17 @@ def _split(table: ProtocolTable, encoded: Encoded, name: str) -> _Split:
     )
 
 
-def _finish(
-    evaluate: Run,
-    settings: EvaluateProtocolSettings,
-    table: ProtocolTable,
-    encoded: Encoded,
-    checkpoint: Location,
-) -> None:
-    """Score the test split and publish."""
+@dataclass(frozen=True)
+class _Scored:
+    """Numbers of the test split, what is to be said of them, and whether something is synthetic."""
+
+    result: ZeroShotResult
+    facts: dict[str, str]
+    synthetic: bool
+
+
+def _score(settings: EvaluateProtocolSettings, table: ProtocolTable, encoded: Encoded, checkpoint: Location) -> _Scored:
+    """Score the test split."""
     protocol, diagnoser = table.protocol, Diagnoser.load(local_copy(checkpoint))
     test, validation = _split(table, encoded, "test"), _split(table, encoded, "validation")
     bank = diagnoser.encode_labels(protocol.categories)
@@ -259,7 +263,7 @@ def _finish(
     facts |= {"model": diagnoser.fingerprint, "checkpoint": str(checkpoint)}
     if phantom:
         facts["data"] = "phantoms in the layout of the data set, not the data set"
-    _publish(evaluate, table, encoded, result, facts, synthetic=phantom or diagnoser.versions.synthetic)
+    return _Scored(result, facts, phantom or diagnoser.versions.synthetic)
 
 
 def _thresholds(scores: Scores, truth_NL: Ints) -> dict[str, float]:
@@ -303,16 +307,8 @@ def _facts(
     }
 
 
-def _publish(
-    evaluate: Run,
-    table: ProtocolTable,
-    encoded: Encoded,
-    result: ZeroShotResult,
-    facts: dict[str, str],
-    *,
-    synthetic: bool,
-) -> None:
-    record, protocol = table.record, table.protocol
+def _publish(evaluate: Run, table: ProtocolTable, encoded: Encoded, scored: _Scored) -> None:
+    record, protocol, result, facts = table.record, table.protocol, scored.result, scored.facts
     numbers = {
         "facts": facts,
         "record": record.model_dump(mode="json"),
@@ -323,7 +319,7 @@ def _publish(
     (evaluate.location / RECORD).write_bytes(json.dumps(numbers, indent=2).encode() + b"\n")
     with tempfile.TemporaryDirectory() as folder:
         title = f"Evaluation on {protocol.title}"
-        written = write_report(Path(folder), title=title, facts=facts, zero_shot=result, synthetic=synthetic)
+        written = write_report(Path(folder), title=title, facts=facts, zero_shot=result, synthetic=scored.synthetic)
         for path in written:
             (evaluate.location / path.name).write_bytes(path.read_bytes())
         files = [register_file(evaluate.location, path) for path in (*(path.name for path in written), RECORD)]
