@@ -28,6 +28,8 @@ class DataFolder:
     ----------
     sha256
         SHA-256 of the tables and lists read so far, by name.
+    ambiguous
+        Image files that have the key of another: which of them a table means, nobody can say.
 
     Raises
     ------
@@ -42,6 +44,7 @@ class DataFolder:
             )
         self.place, self.protocol = place, protocol
         self.sha256: dict[str, str] = {}
+        self.ambiguous = 0
         self._sizes = {file.name: file.size for file in walk(place)}
 
     def size(self, name: str) -> int:
@@ -130,23 +133,17 @@ class DataFolder:
             if path.lower().endswith(layout.images)
             and (not layout.folders or any(part in f"/{path}" for part in layout.folders))
         ]
-        return ImageFiles(names, key or (lambda path: path.rsplit("/", 1)[-1]))
+        found = ImageFiles(names, key or (lambda path: path.rsplit("/", 1)[-1]))
+        self.ambiguous += found.repeated
+        return found
 
 
 class ImageFiles:
-    """Image files by key; of several with one key the first by path stands, and the others are counted.
-
-    Attributes
-    ----------
-    total
-        How many image files there are.
-    repeated
-        How many of them have the key of another.
-    """
+    """Image files by key; of several with one key the first by path stands, and the others are ``repeated``."""
 
     def __init__(self, names: Sequence[str], key: Callable[[str], str | None]) -> None:
         self._by_key: dict[str, str] = {}
-        self.total, self.repeated = len(names), 0
+        self.repeated = 0
         for name in sorted(names):
             found = key(name)
             if found is not None and self._by_key.setdefault(found, name) != name:

@@ -110,6 +110,8 @@ def read_protocol(protocol: Protocol, data: Location, *, allow_partial: bool = F
     listing.check(allow_partial=allow_partial)
     assigned = assign_splits(listing)
     release, lacks = matching_release(protocol, listing)
+    if folder.ambiguous:
+        lacks.append(f"{folder.ambiguous} image files with the name of another")
     lacks += [f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(listing.lacks.items()) if count]
     missing = Counter(
         str(split)

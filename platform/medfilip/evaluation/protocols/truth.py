@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medfilip.evaluation.protocols.listing import ABSENT, PRESENT, UNCERTAIN, UNSAID
+from medfilip.evaluation.protocols.listing import ABSENT, PRESENT, UNCERTAIN
 from medfilip.evaluation.protocols.protocol import Protocol
 from medfilip.findings.labels import plain_label
 from medfilip.findings.ontology import load_ontology
@@ -40,11 +40,6 @@ def contradictions(protocol: Protocol, said_NS: NDArray[np.int8], states_NL: NDA
     """Count images that are said to show nothing and a category."""
     normal = [protocol.source_index[plain_label(name)] for name, what in protocol.denies.items() if what == "all"]
     return int(((said_NS[:, normal] == PRESENT).any(axis=1) & (states_NL == PRESENT).any(axis=1)).sum())
-
-
-def unstated(said_NS: NDArray[np.int8]) -> int:
-    """Count images of which the tables say nothing at all."""
-    return int((said_NS == UNSAID).all(axis=1).sum())
 
 
 def _denied(protocol: Protocol, category: str, said_NS: NDArray[np.int8]) -> NDArray[np.bool_]:

@@ -134,6 +134,16 @@ def test_images_that_are_not_on_disk_are_counted(read: Read, copy_of: Copy) -> N
     assert read("chestxray14", folder, allow_partial=True).record.missing == {"test": 1, "train": 1}
 
 
+def test_two_files_of_one_name_are_told(read: Read, copy_of: Copy) -> None:
+    folder = copy_of("chestxray14")
+    first = sorted(folder.rglob("*.png"))[0]
+    (folder / "images_002").mkdir()
+    (folder / "images_002" / first.name).write_bytes(first.read_bytes())
+    error = refusal(read, "chestxray14", folder)
+    assert error.code == ErrorCode.DATA_INCOMPLETE and "1 image files with the name of another" in error.message
+    assert read("chestxray14", folder, allow_partial=True).record.partial
+
+
 def test_training_images_need_not_be_there(read: Read, copy_of: Copy) -> None:
     folder, whole = copy_of("chestxray14"), read("chestxray14")
     for at in whole.rows("train"):
