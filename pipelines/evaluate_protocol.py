@@ -296,7 +296,7 @@ def _facts(
         "split fingerprint": record.split_fingerprint,
         "patients": "disjoint between splits" if record.patients_known else f"not known: {protocol.patients}",
         "patients of several splits": f"{record.shared_patients} in the data; none in what is evaluated",
-        "views": protocol.views,
+        "views": f"{protocol.views} ({', '.join(f'{count} {view}' for view, count in record.views.items())})",
         "left out": "; ".join(f"{count} {reason}" for reason, count in told.items()) or "nothing",
         "silence": f"a label that is not stated is {protocol.silence}",
         "thresholds": f"best F1 on {validation_images} images of the validation split"

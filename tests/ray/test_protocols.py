@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_every_protocol_runs_on_its_layout(
         f"root={tmp_path}", "resamples=20", "allow_partial=true", f"lock={lock}",
     )  # fmt: skip
     assert again.already_finished and again.location == str(ran.location)
+
+
+def test_many_parts_give_the_numbers_of_one(
+    ray_cluster: None, layouts: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def numbers(root: Path) -> list[dict[str, Any]]:
+        ran = evaluate("chexpert5", layouts / "chexpert5", tiny_checkpoint, root, "allow_partial=true")
+        labels: list[dict[str, Any]] = json.loads((ran.location / "report.json").read_bytes())["zero_shot"]["labels"]
+        return labels
+
+    one = numbers(tmp_path / "one")
+    monkeypatch.setattr("pipelines.evaluate_protocol._IMAGES_PER_PART", 7)
+    for first, second in zip(one, numbers(tmp_path / "many"), strict=True):
+        # The size of a batch changes the last digits of an embedding, and so those of a threshold.
+        assert first.pop("threshold") == pytest.approx(second.pop("threshold"), abs=1e-5)
+        assert first == second
 
 
 def test_images_that_cannot_be_read_are_told_not_dropped(

@@ -34,7 +34,7 @@ class PatientHash(_Strict):
     """A division of patients that anybody can repeat.
 
     A patient's number is the 8-byte BLAKE2b digest of ``salt``, the byte 0x1F and the patient's id as the data set
-    writes it (UTF-8), read as a signed big-endian integer, modulo ``parts``.
+    writes it (UTF-8), read as a signed big-endian integer, modulo ``parts`` (the remainder that is not negative).
 
     Attributes
     ----------

@@ -32,6 +32,8 @@ class Record(BaseModel):
         Counts of all that the tables list, by part of the data set.
     splits
         Counts of what is there, by split.
+    views
+        View → evaluated images: PA, AP or, where the data do not say, ``unknown``.
     left_out
         Reason → listed images that the protocol does not take.
     missing
@@ -58,6 +60,7 @@ class Record(BaseModel):
     pinned: tuple[str, ...]
     listed: dict[str, Counts]
     splits: dict[str, Counts]
+    views: dict[str, int]
     left_out: dict[str, int]
     missing: dict[str, int]
     shared_patients: int

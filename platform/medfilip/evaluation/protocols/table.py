@@ -170,6 +170,7 @@ def _table(folder: DataFolder, listing: Listing, assigned: Assigned, found: _Fou
             for origin, count in sorted(listing.images.items())
         },
         splits={split: _counts(patients, np.flatnonzero(splits_N == split)) for split in ("train", *EVALUATED)},
+        views=dict(sorted(Counter(rows[at].view or "unknown" for at in evaluated).items())),
         left_out={reason: count for reason, count in sorted(left_out.items()) if count},
         missing=dict(sorted(found.missing.items())),
         shared_patients=assigned.shared_patients,

@@ -14,6 +14,7 @@ from medfilip.evaluation.protocols.protocol import PatientHash, Protocol, load_p
 from medfilip.evaluation.protocols.table import READERS
 from medfilip.findings.labels import label_category, plain_label
 from medfilip.findings.ontology import load_ontology
+from medfilip.imaging.corpora import _VALIDATION_ONE_IN
 from medfilip.phantom.layouts.names import LAYOUTS
 
 NAMES = ["chestxray14", "chexpert5", "covidx", "padchest", "rsna", "siim_acr", "vindr_cxr"]
@@ -122,6 +123,11 @@ def test_the_hash_is_the_one_that_is_written_down() -> None:
         55,
         59,
     ]
+
+
+def test_chestxray14_is_divided_as_ingest_divides_it() -> None:
+    rule = load_protocol("chestxray14").split.patient_hash
+    assert rule is not None and (rule.salt, rule.parts, rule.validation) == ("nih", _VALIDATION_ONE_IN, (0,))
 
 
 def test_shares_are_those_of_the_rule() -> None:

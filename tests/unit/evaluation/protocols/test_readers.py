@@ -103,6 +103,13 @@ def test_lateral_images_are_counted_not_judged(read: Read, corpora: Path) -> Non
     assert read("padchest").record.left_out["not_labelled_by_a_physician"] > 0
 
 
+def test_views_are_those_of_the_images(read: Read) -> None:
+    for layout in ("chestxray14", "chexpert5", "padchest"):
+        views = read(layout).record.views
+        assert set(views) == {"PA", "AP"} and sum(views.values()) < len(read(layout).image_ids) + 1
+    assert set(read("covidx").record.views) == {"unknown"}
+
+
 def test_readers_of_vindr_outvote_the_one_who_is_wrong(read: Read, copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("vindr_cxr")
     file = folder / "annotations" / "image_labels_train.csv"
