@@ -54,6 +54,7 @@ RECORD = "protocol.json"
 _IMAGES_PER_PART = 512
 _ENCODE_BATCH = 64
 _PHANTOM = "phantom.json"
+_SHOWN = 8
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -260,7 +261,7 @@ def _score(settings: EvaluateProtocolSettings, table: ProtocolTable, encoded: En
     )
     phantom = (Location.parse(settings.data) / _PHANTOM).exists()
     facts = _facts(table, encoded, thresholds, len(validation.patients))
-    facts |= {"model": diagnoser.fingerprint, "checkpoint": str(checkpoint)}
+    facts["model"] = diagnoser.fingerprint
     if phantom:
         facts["data"] = "phantoms in the layout of the data set, not the data set"
     return _Scored(result, facts, phantom or diagnoser.versions.synthetic)
@@ -300,11 +301,15 @@ def _facts(
         "left out": "; ".join(f"{count} {reason}" for reason, count in told.items()) or "nothing",
         "silence": f"a label that is not stated is {protocol.silence}",
         "thresholds": f"best F1 on {validation_images} images of the validation split"
-        + (f"; 0.5, as it lacks a class, for {', '.join(halves)}" if halves else ""),
+        + (f"; 0.5 for {len(halves)} labels of which it lacks a class: {_few(halves)}" if halves else ""),
         "notes": " ".join(protocol.notes),
         "licence": protocol.licence,
         "citation": protocol.citation,
     }
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _publish(evaluate: Run, table: ProtocolTable, encoded: Encoded, scored: _Scored) -> None:
