@@ -16,6 +16,7 @@ from pipelines.guard import guarded
 from pipelines.job import JOBS, Job
 from pipelines.knowledge_commands import knowledge
 from pipelines.model_commands import convert_weights, export_model
+from pipelines.protocol_commands import named_protocol, quoted, show_protocols
 
 if TYPE_CHECKING:
     from medfilip.core.settings import Settings
@@ -41,7 +42,7 @@ NewRun = Annotated[bool, typer.Option("--new-run", help="Start a new run even if
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-_EVALUATIONS = {"zero-shot": "evaluate", "extraction": "evaluate_extraction"}
+_EVALUATIONS = {"zero-shot": "evaluate", "extraction": "evaluate_extraction", "protocol": "evaluate_protocol"}
 """What `medfilip evaluate` can measure: the word behind it, and its job."""
 
 
@@ -149,13 +150,25 @@ def evaluate(
     print_config: PrintConfig = False,
     new_run: NewRun = False,
     errors: Annotated[bool, typer.Option("--errors", help="With 'extraction': write errors.html too.")] = False,
+    data: Annotated[str | None, typer.Option(help="With 'protocol': the folder of the data set.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The checkpoint, as checkpoint=….")] = None,
+    protocols: Annotated[bool, typer.Option("--list", help="With 'protocol': show those that there are.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings."""
+    """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings.
+
+    'evaluate protocol NAME --data FOLDER --checkpoint RUN' measures a model on a public data set with locked splits.
+    """
     given = list(overrides or [])
     word = given.pop(0) if given and given[0] in _EVALUATIONS else "zero-shot"
-    if word == "extraction" and errors:
-        given.append("errors=true")
+    if word == "protocol":
+        if protocols or not given:
+            guarded(show_protocols, debug=debug)
+            return
+        given = named_protocol(given)
+    places = {"data": data, "checkpoint": checkpoint}
+    given += [f"{key}={quoted(place)}" for key, place in places.items() if place is not None]
+    given += ["errors=true"] if errors else []
     name = _EVALUATIONS[word]
     run_job(name, given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 

@@ -43,6 +43,7 @@ class EvaluateSettings(JobSettings):
     phantom_truth: str | None = Field(None, description="corpus folder of a phantom run: the truth that was drawn")
     labels: tuple[str, ...] = Field((), description="categories to diagnose; empty: those with enough images")
     min_images: int = Field(3, ge=1, description="images with and without a category it takes to be chosen")
+    exclusive: bool = Field(False, description="labels exclude each other: measure the choice of one of them too")
     parts: tuple[Part, ...] = Field(
         PARTS,
         description=f"what is measured beside zero-shot diagnosis: {', '.join(PARTS)}",
@@ -82,7 +83,10 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
         with evaluate.stage("score"):
             diagnoser = Diagnoser.load(local_copy(checkpoint))
             known = study_truth(findings, truth, images)
-            options = Options(settings.labels, settings.min_images, settings.parts, settings.resamples, settings.seed)
+            options = Options(
+                labels=settings.labels, min_images=settings.min_images, exclusive=settings.exclusive,
+                parts=settings.parts, resamples=settings.resamples, seed=settings.seed,
+            )  # fmt: skip
             diagnosis = evaluate_diagnosis(diagnoser, embedded, known, load_knowledge(), options)
             more: dict[str, object] = {
                 "grounding": evaluate_grounding(pointed, "gradient", resamples=settings.resamples, seed=settings.seed)

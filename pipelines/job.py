@@ -113,5 +113,6 @@ JOBS = {
         Job("calibrate", "Probabilities, operating points and familiarity, fitted to validation studies."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
         Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),
+        Job("evaluate_protocol", "Zero-shot diagnosis on a public data set, with locked splits."),
     )
 }

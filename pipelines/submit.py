@@ -23,7 +23,18 @@ from pipelines.job import JOBS, code_files
 _PROJECT = "medfilip"
 _STOPPED_EXIT_CODE = 130
 _READY_S = 60.0
-_PATHS = ("root", "reports", "images", "findings", "pairs", "checkpoint", "phantom_truth", "exclude_ids")
+_PATHS = (
+    "root",
+    "reports",
+    "images",
+    "findings",
+    "pairs",
+    "checkpoint",
+    "phantom_truth",
+    "exclude_ids",
+    "data",
+    "lock",
+)
 
 
 def submit_job(job: str, overrides: list[str], *, address: str, config: Path | None, new_run: bool) -> int:

@@ -75,6 +75,10 @@ class ErrorCode(StrEnum):
     WEIGHTS_UNFIT = "weights_unfit"
     NO_TRAINING_PAIRS = "no_training_pairs"
     NOT_ENOUGH_DATA = "not_enough_data"
+    LABEL_UNKNOWN = "label_unknown"
+    DATA_INCOMPLETE = "data_incomplete"
+    SPLIT_LEAKS = "split_leaks"
+    SPLIT_MISMATCH = "split_mismatch"
     TRAINING_DIVERGED = "training_diverged"
     # endpoint
     UNAUTHENTICATED = "unauthenticated"

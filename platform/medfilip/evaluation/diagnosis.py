@@ -23,6 +23,7 @@ from medfilip.evaluation.grounding import GroundingResult
 from medfilip.evaluation.metrics import Ints, best_threshold
 from medfilip.evaluation.prompt_styles import ATTRIBUTES, RobustnessResult, evaluate_robustness, write_styles
 from medfilip.evaluation.retrieval import RetrievalResult, Statements, evaluate_retrieval
+from medfilip.evaluation.single_label import SingleLabelResult, evaluate_single_label
 from medfilip.evaluation.subgroups import SubgroupResult, age_band, evaluate_subgroups
 from medfilip.evaluation.truth import Truth
 from medfilip.evaluation.zero_shot import ZeroShotResult, evaluate_zero_shot
@@ -39,6 +40,8 @@ class DiagnosisResult(BaseModel):
 
     Attributes
     ----------
+    single_label
+        The choice of one label, over the test images that have exactly one of them.
     unseen, unseen_described
         Categories that were kept out of training, asked for by name and attributes, and by attributes alone.
     """
@@ -46,6 +49,7 @@ class DiagnosisResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     zero_shot: ZeroShotResult
+    single_label: SingleLabelResult | None = None
     unseen: ZeroShotResult | None = None
     unseen_described: ZeroShotResult | None = None
     robustness: RobustnessResult | None = None
@@ -73,6 +77,8 @@ def evaluate_diagnosis(
     run = _Run(diagnoser, images, test, truth, knowledge, options)
     main = seen or unseen
     found: dict[str, object] = {"zero_shot": run.zero_shot(main)}
+    if options.exclusive:
+        found["single_label"] = run.single_label(labels)
     if unseen and seen:
         found["unseen"] = run.zero_shot(unseen)
         found["unseen_described"] = run.described(unseen)
@@ -106,6 +112,22 @@ class _Run:
             resamples=self.options.resamples,
             seed=self.options.seed,
         )
+
+    def single_label(self, labels: Sequence[str]) -> SingleLabelResult:
+        truth_NL = self._states(self.test, labels)
+        rows = np.flatnonzero((truth_NL == PRESENT).sum(axis=1) == 1)
+        if not len(rows):
+            raise MedfilipError(
+                ErrorCode.NOT_ENOUGH_DATA,
+                "No test image has exactly one of the labels, so that none can be chosen.",
+                fix="Give labels that exclude each other, or leave exclusive=false.",
+            )
+        scores = self.diagnoser.score(self.test.image_ND[rows], self.diagnoser.encode_labels(labels))
+        patients = self.test.column("patient_id")
+        return evaluate_single_label(
+            scores, truth_NL[rows].argmax(axis=1), [patients[row] for row in rows],
+            resamples=self.options.resamples, seed=self.options.seed,
+        )  # fmt: skip
 
     def described(self, labels: Sequence[str]) -> ZeroShotResult:
         bank = self.diagnoser.encode_prompts(labels, [self._styles(label)[ATTRIBUTES] for label in labels])

@@ -50,12 +50,15 @@ class Options:
         Categories to diagnose; empty: those with enough test images.
     min_images
         With and without a category, for it to be chosen.
+    exclusive
+        Whether labels exclude each other, so that the choice of one is measured too.
     parts
         What is measured beside zero-shot diagnosis.
     """
 
     labels: tuple[str, ...] = ()
     min_images: int = 3
+    exclusive: bool = False
     parts: tuple[Part, ...] = PARTS
     resamples: int = 1000
     seed: int = 0
