@@ -28,7 +28,7 @@ from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import study_truth
+from pipelines.study_truth import study_truth, truth_fingerprint
 
 
 class CalibrateSettings(JobSettings):
@@ -61,7 +61,7 @@ def run(settings: CalibrateSettings, *, new_run: bool = False) -> Outcome:
         "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
         "images": read_manifest(images).fingerprint,
         "findings": read_manifest(findings).fingerprint,
-        "truth": sha256_bytes("".join(item.model_dump_json() for item in drawn).encode()),
+        "truth": truth_fingerprint(drawn),
     }
     places = ("checkpoint", "images", "findings", "phantom_truth")
     config = {name: value for name, value in settings.semantic().items() if name not in places}

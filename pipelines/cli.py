@@ -17,6 +17,7 @@ from pipelines.job import JOBS, Job
 from pipelines.knowledge_commands import knowledge
 from pipelines.model_commands import convert_weights, export_model
 from pipelines.protocol_commands import named_protocol, quoted, show_protocols
+from pipelines.reproduce_command import reproduce
 
 if TYPE_CHECKING:
     from medfilip.core.settings import Settings
@@ -42,7 +43,12 @@ NewRun = Annotated[bool, typer.Option("--new-run", help="Start a new run even if
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-_EVALUATIONS = {"zero-shot": "evaluate", "extraction": "evaluate_extraction", "protocol": "evaluate_protocol"}
+_EVALUATIONS = {
+    "zero-shot": "evaluate",
+    "extraction": "evaluate_extraction",
+    "protocol": "evaluate_protocol",
+    "ablation": "ablation",
+}
 """What `medfilip evaluate` can measure: the word behind it, and its job."""
 
 
@@ -134,13 +140,14 @@ def inject(
 _WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject}
 
 for _job in JOBS.values():
-    if not _job.name.startswith("evaluate"):
+    if _job.name not in _EVALUATIONS.values():
         app.command(_job.name, cls=JobCommand)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
 
 
 app.add_typer(knowledge, name="knowledge")
 app.command("export-model")(export_model)
 app.command("convert-weights")(convert_weights)
+app.command("reproduce")(reproduce)
 
 
 @app.command(cls=JobCommand)
@@ -157,7 +164,8 @@ def evaluate(
 ) -> None:
     """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings.
 
-    'evaluate protocol NAME --data FOLDER --checkpoint RUN' measures a model on a public data set with locked splits.
+    'evaluate ablation KEY=VALUE…' tells what each part of the method is worth, 'evaluate protocol NAME --data FOLDER
+    --checkpoint RUN' measures a model on a public data set with locked splits.
     """
     given = list(overrides or [])
     word = given.pop(0) if given and given[0] in _EVALUATIONS else "zero-shot"

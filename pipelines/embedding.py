@@ -28,19 +28,29 @@ _BATCH = 64
 
 
 def embed_images(
-    run: Run, images: Location, checkpoint: Location, splits: Sequence[str], ray: RaySettings
+    run: Run,
+    images: Location,
+    checkpoint: Location,
+    splits: Sequence[str],
+    ray: RaySettings,
+    *,
+    phase: str = "encode",
 ) -> EmbeddedImages:
     """Embed the images of some splits, a shard a task; shards that a killed run had finished are not embedded again.
+
+    ``phase`` names the work within the run, where it embeds with several models.
 
     Raises
     ------
     MedfilipError
         ``NOT_ENOUGH_DATA`` if there are no images in these splits.
     """
-    work = partial(_embed_shard, staging=run.staging, images=images, checkpoint=checkpoint, splits=tuple(splits))
-    with ray_session(ray, ray.address), run.stage("encode"):
-        parts = map_parts(run.staging, "encode", work, numbered_shards(read_manifest(images), "images"))
-    read = [pq.read_table(pa.BufferReader((run.staging / part["path"]).read_bytes())) for part in parts]
+    work = partial(
+        _embed_shard, staging=run.staging / phase, images=images, checkpoint=checkpoint, splits=tuple(splits)
+    )
+    with ray_session(ray, ray.address), run.stage(phase):
+        parts = map_parts(run.staging, phase, work, numbered_shards(read_manifest(images), "images"))
+    read = [pq.read_table(pa.BufferReader((run.staging / phase / part["path"]).read_bytes())) for part in parts]
     table = pa.concat_tables(read)
     if not table.num_rows:
         raise MedfilipError(

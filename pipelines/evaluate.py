@@ -31,7 +31,7 @@ from medfilip.storage.shards import read_dataset
 from pipelines.embedding import embed_images
 from pipelines.grounding import drawn_boxes, point_all
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import study_truth
+from pipelines.study_truth import study_truth, truth_fingerprint
 
 
 class EvaluateSettings(JobSettings):
@@ -69,7 +69,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
         "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
         "images": images_manifest.fingerprint,
         "findings": findings_manifest.fingerprint,
-        "truth": sha256_bytes("".join(item.model_dump_json() for item in truth).encode()),
+        "truth": truth_fingerprint(truth),
         "unfamiliar": fingerprint_of(settings.unfamiliar),
     }
     places = ("checkpoint", "images", "findings", "phantom_truth", "unfamiliar")

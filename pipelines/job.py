@@ -112,6 +112,7 @@ JOBS = {
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
         Job("calibrate", "Probabilities, operating points and familiarity, fitted to validation studies."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
+        Job("ablation", "Each part of the method changed: the same training, compared pair by pair."),
         Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),
         Job("evaluate_protocol", "Zero-shot diagnosis on a public data set, with locked splits."),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import sha256_bytes
 from medfilip.evaluation.fine_grained import Detail
 from medfilip.evaluation.truth import COLUMNS, Drawn, Truth
 from medfilip.findings.ontology import load_ontology
@@ -25,6 +26,11 @@ def study_truth(findings: Location, drawn: Sequence[PhantomTruth], images: Locat
     tables = iter_shards(findings, read_manifest(findings), "resolved_findings", list(COLUMNS))
     rows = (row for table in tables for row in table.to_pylist())
     return Truth.of(rows, load_ontology(), drawn_truth(drawn, images))
+
+
+def truth_fingerprint(drawn: Sequence[PhantomTruth]) -> str:
+    """Return the fingerprint of what was drawn, or of nothing."""
+    return sha256_bytes("".join(item.model_dump_json() for item in drawn).encode())
 
 
 def drawn_truth(truth: Sequence[PhantomTruth], images: Location) -> dict[str, dict[str, Drawn]]:

@@ -50,6 +50,7 @@ def load_settings(
     model: type[SettingsT],
     job: str,
     *,
+    base: Mapping[str, Any] | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
@@ -62,6 +63,8 @@ def load_settings(
         The job's settings class.
     job
         Name of the job; its environment variables are ``MEDFILIP_<JOB>__<KEY>[__<SUBKEY>]``.
+    base
+        Values in place of the defaults, such as those of an earlier run.
     file
         YAML file with a mapping at its top.
     overrides
@@ -74,6 +77,7 @@ def load_settings(
         ``config_file_unreadable``.
     """
     merged: dict[str, Any] = {}
+    _merge(merged, base or {})
     _merge(merged, _read_yaml(file) if file else {})
     _merge(merged, _from_environment(job, os.environ if environment is None else environment))
     for override in overrides:

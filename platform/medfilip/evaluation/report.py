@@ -6,28 +6,23 @@ Page and JSON are written from the same objects, so they cannot disagree.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from medfilip.evaluation.diagnosis import DiagnosisResult
+from medfilip.evaluation.drawing import COLOURS, DASHES, GREY, drawing
 from medfilip.evaluation.extraction import ExtractionResult
 from medfilip.evaluation.metrics import Interval
 from medfilip.evaluation.zero_shot import ZeroShotResult
 
 PAGE, NUMBERS = "report.html", "report.json"
-_GREY = "#808590"  # readable on white and on near-black
-_COLOURS = ("#3b82c4", "#d9822b", "#4a9d5b", "#c4504f", "#8b6bb8", "#8d6e63", "#cf6fb0", "#7f8c3a")
-_DASHES = ("-", "--", "-.", ":")  # so that more labels than colours can be told apart
+_SIZE = (6.0, 5.2)
 
 
 def write_report(
@@ -92,7 +87,8 @@ def show(number: Interval | None) -> str:
 
 def roc_svg(result: ZeroShotResult) -> str:
     """Draw the PNC ROC curves as an SVG element without background; equal results give equal text."""
-    with _drawing("false positive rate", "true positive rate") as (axes, written):
+    with drawing(_SIZE, "false positive rate", "true positive rate") as (axes, written):
+        _diagonal(axes)
         for at, item in enumerate(entry for entry in result.labels if entry.curve):
             x, y = zip(*item.curve, strict=True)
             area = item.metrics.get("pnc_auroc")
@@ -102,7 +98,8 @@ def roc_svg(result: ZeroShotResult) -> str:
 
 def reliability_svg(result: ZeroShotResult) -> str:
     """Draw how often what is called so probable is there, by label; on the diagonal a probability is one."""
-    with _drawing("probability", "share with the finding") as (axes, written):
+    with drawing(_SIZE, "probability", "share with the finding") as (axes, written):
+        _diagonal(axes)
         for at, item in enumerate(entry for entry in result.labels if entry.reliability):
             x, y, _ = zip(*item.reliability, strict=True)
             error = item.metrics.get("ece")
@@ -111,29 +108,10 @@ def reliability_svg(result: ZeroShotResult) -> str:
 
 
 def _line(axes: Axes, at: int, x: tuple[float, ...], y: tuple[float, ...], name: str, marker: str = "") -> None:
-    colour, dash = _COLOURS[at % len(_COLOURS)], _DASHES[at // len(_COLOURS) % len(_DASHES)]
+    colour, dash = COLOURS[at % len(COLOURS)], DASHES[at // len(COLOURS) % len(DASHES)]
     label = name.replace("_", " ").replace("$", r"\$")
     axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.5, marker=marker, label=label)
 
 
-@contextmanager
-def _drawing(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
-    """Yield axes from 0 to 1 with their diagonal, and a list that holds the SVG text afterwards."""
-    written: list[str] = []
-    with mpl.rc_context({"svg.hashsalt": "medfilip", "svg.fonttype": "none", "text.color": _GREY}):
-        figure = Figure(figsize=(6.0, 5.2))
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
-        yield axes, written
-        axes.set_xlabel(x, color=_GREY)
-        axes.set_ylabel(y, color=_GREY)
-        axes.tick_params(colors=_GREY)
-        for spine in axes.spines.values():
-            spine.set_color(_GREY)
-        if len(axes.lines) > 1:
-            axes.legend(loc="best", frameon=False, fontsize=7)
-        axes.patch.set_alpha(0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    written.append(text[text.index("<svg") :])
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")

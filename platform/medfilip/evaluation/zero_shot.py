@@ -123,15 +123,38 @@ def evaluate_zero_shot(
             values.append(_values(scores, truth_NL[:, at], at, result.threshold, weights_RN, only))
             result = result.model_copy(update={"metrics": intervals(values[-1])})
         labels.append(result)
-    # NaN in one label makes a resample's mean NaN: a mean over other labels would be another number.
-    macro = {name: np.mean([found[name] for found in values], axis=0) for name in only} if values else {}
     return ZeroShotResult(
         images=len(truth_NL),
         patients=len(set(patients)),
         resamples=resamples,
         labels=tuple(labels),
-        macro=intervals(macro),
+        macro=intervals(_means(values)),
     )
+
+
+def macro_values(
+    scores: Scores, truth_NL: Ints, patients: Sequence[str], metric: Metric, *, resamples: int, seed: int = 0
+) -> Floats:
+    """Return a macro metric on all images (first) and on each resample, [1 + R]: to compare models pair by pair.
+
+    Two models on the same images, labels and seed see the same resamples, so that the interval of the difference of
+    their values does not hold what the choice of patients does to both.
+
+    Raises
+    ------
+    MedfilipError
+        As `evaluate_zero_shot`.
+    """
+    check_shapes(scores, truth_NL, patients)
+    weights_RN = resample_weights(patients, resamples, seed)
+    known = [at for at in range(len(scores.labels)) if {0, 1} <= set(truth_NL[:, at].tolist())]
+    found = [_values(scores, truth_NL[:, at], at, 0.5, weights_RN, [metric]) for at in known]
+    return _means(found).get(metric, np.full(len(weights_RN), np.nan))
+
+
+def _means(values: Sequence[Mapping[Metric, Floats]]) -> dict[Metric, Floats]:
+    """Return the mean over labels in each resample; NaN in one label is NaN, for a mean of others is another number."""
+    return {name: np.mean([found[name] for found in values], axis=0) for name in values[0]} if values else {}
 
 
 def check_shapes(scores: Scores, truth_NL: Ints, patients: Sequence[str]) -> None:

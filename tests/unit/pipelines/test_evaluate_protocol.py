@@ -69,9 +69,9 @@ def test_thresholds_come_from_validation_alone(
     images_ND = np.stack([encoded.images[table.image_ids[at]] for at in rows])
     probability_NL = diagnoser.score(images_ND, diagnoser.encode_labels(table.protocol.categories)).probability_NL
     chosen = 0
-    for at, label in enumerate(scored.result.labels):
+    for at, label in enumerate(scored.diagnosis.zero_shot.labels):
         threshold = best_threshold(table.truth_NL[rows, at].astype(np.int64), probability_NL[:, at])
         assert label.threshold == (0.5 if threshold is None else threshold)
         chosen += threshold is not None
     assert chosen, "validation chose no threshold at all"
-    assert scored.result.images == len(table.rows("test")) and scored.synthetic
+    assert scored.diagnosis.zero_shot.images == len(table.rows("test")) and scored.synthetic
