@@ -110,6 +110,7 @@ JOBS = {
         Job("extract", "Reports → findings, with rules and vLLM."),
         Job("inject", "Findings → training pairs with visual-attribute knowledge."),
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
+        Job("finetune", "Transfer of a checkpoint: probe, full fine-tuning, segmentation, at 1, 10, 100 % of labels."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
         Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),
     )
