@@ -156,7 +156,8 @@ def build(config: SavedConfig) -> nn.Module:
 
 
 def _pixels(image: GivenImage) -> NDArray[Any]:
-    return radiograph_of(image, ImageLimits(), shared_decoder()).pixels
+    limits = ImageLimits()
+    return radiograph_of(image, limits, shared_decoder(limits)).pixels
 
 
 def _card(config: SavedConfig, record: Mapping[str, Any]) -> str:
