@@ -24,13 +24,12 @@ from medfilip.transfer.labelled import Labelled
 from medfilip.transfer.probe import Floats, fit_probe
 from medfilip.transfer.results import (
     Absent,
+    Ranking,
     Statistic,
     TransferResult,
     TransferRow,
     dice_statistic,
     difference,
-    label_rows,
-    macro_statistic,
 )
 from medfilip.transfer.settings import Init, ProbeSettings
 from medfilip.transfer.towers import stored_tower_hash
@@ -95,6 +94,7 @@ def _probe_cell(
         **cell.model_dump(mode="json"),
         "weights": records[0]["weights"],
         "source": records[0]["source"],
+        "features": records[0]["features"],
         "images": len(train),
         "patients": len(set(labelled.patients_of(train))),
         "strength": found.strength,
@@ -152,8 +152,9 @@ def score(
             base |= {"metric": "dice", "dice_all": interval(everything, len(test), samples)}
         else:
             score_RNL, truth_NL = np.stack(scores).astype(np.float64), labelled.truth_NL[test]
-            statistic = macro_statistic(truth_NL, score_RNL)
-            base |= {"metric": "auroc", "labels": label_rows(truth_NL, score_RNL, labelled.labels, samples)}
+            ranking = Ranking(truth_NL, score_RNL)
+            statistic = ranking.macro
+            base |= {"metric": "auroc", "labels": ranking.label_rows(labelled.labels, samples)}
         base["value"] = interval(statistic, len(test), samples)
         base["over_random"] = _over_random(statistic, random.get((mode, fraction)), len(test), samples)
         if init == "random":

@@ -37,9 +37,9 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], key: str, *, signed: b
     fractions = sorted({row["fraction"] for row in rows})
     images = {row["fraction"]: row["runs"][0]["images"] for row in rows}
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 1))
-    table.add_column("initialisation", no_wrap=True)
+    table.add_column("begins with", no_wrap=True)
     for fraction in fractions:
-        table.add_column(f"{100 * fraction:g} % ({images[fraction]:,})", justify="right", no_wrap=True)
+        table.add_column(f"{100 * fraction:g} % ({images[fraction]:,})", justify="right", overflow="fold")
     for init in dict.fromkeys(row["init"] for row in rows):
         found = {row["fraction"]: row[key] for row in rows if row["init"] == init}
         table.add_row(init, *(_number(found.get(fraction), signed=signed) for fraction in fractions))
@@ -49,7 +49,10 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], key: str, *, signed: b
 def _number(value: Mapping[str, Any] | None, *, signed: bool) -> str:
     if value is None:
         return "–"
-    style = "+.3f" if signed else ".3f"
-    if value["low"] is None or value["high"] is None:
-        return f"{value['value']:{style}}"
-    return escape(f"{value['value']:{style}} [{value['low']:{style}}, {value['high']:{style}}]")
+    middle, low, high = (_plain(value[name], signed=signed) for name in ("value", "low", "high"))
+    return escape(f"{middle} [{low}, {high}]") if low and high else middle
+
+
+def _plain(value: float | None, *, signed: bool) -> str:
+    """Write a number without the zero before its point: three columns with intervals fit into 80 characters."""
+    return "" if value is None else f"{value:{'+.3f' if signed else '.3f'}}".replace("0.", ".", 1)

@@ -34,7 +34,7 @@ from medfilip.training.images import ShardedImages, preprocessing
 from medfilip.transfer.cells import Cell, Material, Tuned, cut_of, tune
 from medfilip.transfer.labelled import Labelled, studies_of_reports
 from medfilip.transfer.masks import ModelMasks, PhantomMasks
-from medfilip.transfer.probe import features
+from medfilip.transfer.probe import features, kind_of
 from medfilip.transfer.saved import SavedConfig, saved_files
 from medfilip.transfer.settings import Init, TuneSettings
 from medfilip.transfer.towers import Start, start, weights_hash
@@ -117,10 +117,10 @@ def embed_shard(
 
     found = _start(part.init, checkpoint, part.seed, init_from)
     pixels = read_shard(images, part.shard, IMAGES, ["pixels"])["pixels"].to_pylist()
-    size, parts = found.config.image_size, []
+    size, parts, chosen = found.config.image_size, [], kind_of(part.init, kind)
     for begin in range(0, len(pixels), _EMBEDDED_AT_ONCE):
         batch = np.stack([to_model(png_decode(data), size) for data in pixels[begin : begin + _EMBEDDED_AT_ONCE]])
-        parts.append(features(found.tower, torch.from_numpy(batch), kind))
+        parts.append(features(found.tower, torch.from_numpy(batch), chosen))
     path = f"features/{part.init}-{part.seed}/part-{part.number:05d}.safetensors"
     embedded = torch.cat(parts) if parts else torch.zeros(0, 0)
     (staging / path).write_bytes(safetensors.torch.save({"features": embedded.contiguous()}))
@@ -131,7 +131,7 @@ def embed_shard(
             "A frozen tower changed while it computed features.",
             fix="Report this, with the vision model it happened with.",
         )
-    return {"path": path, "weights": found.weights, "source": found.source}
+    return {"path": path, "weights": found.weights, "source": found.source, "features": chosen}
 
 
 @lru_cache(maxsize=2)

@@ -23,7 +23,7 @@ TINY = ("tune.steps=4", "tune.evaluate_every=2", "tune.global_batch=4", "tune.wi
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     options = StudyOptions(size=64, categories=("pneumothorax", "cardiomegaly"), prevalence=0.5)
     write_corpus(folder, 60, 9, options=options, masks=True)
@@ -31,19 +31,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images(ray_cluster: None, corpus: Path, root: Path) -> Ran:
+def images(ray_cluster: None, drawn: Path, root: Path) -> Ran:
     more = ("keep_report_ids=true", "split.train=0.5", "split.validation=0.25", "split.test=0.25", f"root={root}")
-    return Ran.of(run_job("ingest", f"reports={corpus}", f"images={corpus}/images", *more))
+    return Ran.of(run_job("ingest", f"reports={drawn}", f"images={drawn}/images", *more))
 
 
 @pytest.fixture(scope="module")
 def finetuned(
-    images: Ran, corpus: Path, root: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    images: Ran, drawn: Path, root: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Outcome:
     weights = save_vision("resnet", tmp_path_factory.mktemp("hub"))
     return run_job(
-        "finetune", f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={corpus}", LABELS,
-        "modes=[probe,full,segment]", "fractions=[0.2,1]", "seeds=[0,1]", f"init_from={weights}", *TINY, "workers=2",
+        "finetune", f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={drawn}", LABELS,
+        "modes=[probe,full,segment]", "fractions=[0.2,1]", f"init_from={weights}", *TINY, "workers=2",
         f"root={root}",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_every_cell_of_the_grid_is_measured(finetuned: Outcome) -> None:
     found = {(row["mode"], row["init"], row["fraction"]) for row in result["rows"]}
     assert len(found) == len(result["rows"]) == 3 * 3 * 2 and not result["absent"]
     for row in result["rows"]:
-        assert [run["seed"] for run in row["runs"]] == [0, 1]
+        assert [run["seed"] for run in row["runs"]] == [0]
         assert 0 <= row["value"]["value"] <= 1 and row["value"]["low"] <= row["value"]["high"]
         assert (row["dice_all"] is not None) == (row["mode"] == "segment")
         assert (row["over_random"] is None) == (row["init"] == "random")
@@ -86,8 +86,8 @@ def test_shares_hold_fewer_patients_and_all_steps_are_equal(finetuned: Outcome) 
     assert by_fraction[0.2] < by_fraction[1.0]
 
 
-def test_the_best_models_load_and_answer(finetuned: Outcome, corpus: Path) -> None:
-    image = next((corpus / "images").glob("*.dcm"))
+def test_the_best_models_load_and_answer(finetuned: Outcome, drawn: Path) -> None:
+    image = next((drawn / "images").glob("*.dcm"))
     classifier, segmenter = (load(Path(finetuned.location) / name) for name in ("model", "segmenter"))
     assert set(classifier.probabilities(image)) == {"pneumothorax", "cardiomegaly"}
     assert segmenter.mask(image).shape == (64, 64) and segmenter.mask(image).dtype == np.bool_
@@ -99,34 +99,30 @@ def test_the_best_models_load_and_answer(finetuned: Outcome, corpus: Path) -> No
 
 
 def test_another_number_of_workers_is_the_same_run(
-    finetuned: Outcome, images: Ran, corpus: Path, root: Path, tiny_checkpoint: Path
+    finetuned: Outcome, images: Ran, drawn: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
-    given = (f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={corpus}", LABELS)
+    given = (f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={drawn}", LABELS)
     more = ("modes=full", "fractions=1", "inits=checkpoint", *TINY, f"root={root}")
     first = run_job("finetune", *given, *more)
     again = run_job("finetune", *given, *more, "workers=2")
     assert again.already_finished and again.location == first.location
-    alone, together = (
-        numbers(first)["rows"][0],
-        next(
-            row
-            for row in numbers(finetuned)["rows"]
-            if (row["mode"], row["init"], row["fraction"]) == ("full", "checkpoint", 1)
-        ),
-    )
-    assert alone["runs"][0]["validation"] == pytest.approx(together["runs"][0]["validation"], abs=1e-4)
+    alone = numbers(first)["rows"][0]
+    together = {(row["mode"], row["init"], row["fraction"]): row for row in numbers(finetuned)["rows"]}
+    expected = together["full", "checkpoint", 1.0]["runs"][0]["validation"]
+    assert alone["runs"][0]["validation"] == pytest.approx(expected, abs=1e-4), "two processes trained as one does"
 
 
 def test_an_initialisation_without_weights_is_left_out_and_said_so(
-    images: Ran, extracted: Ran, corpus: Path, root: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    images: Ran, drawn: Path, root: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipelines.finetune import show
 
     outcome = run_job(
-        "finetune", f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={corpus}", LABELS,
-        "modes=probe", "fractions=1", *TINY, f"root={root}",
+        "finetune", f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={drawn}", LABELS,
+        "modes=probe", "fractions=1", "seeds=[0,1]", *TINY, f"root={root}",
     )  # fmt: skip
     result = numbers(outcome)
+    assert [run["seed"] for run in result["rows"][0]["runs"]] == [0, 1]
     assert {row["init"] for row in result["rows"]} == {"checkpoint", "random"}
     assert [one["init"] for one in result["absent"]] == ["imagenet"]
     show(outcome)

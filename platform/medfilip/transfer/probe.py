@@ -20,10 +20,17 @@ from torch import Tensor
 from medfilip.evaluation.metrics import auroc
 from medfilip.findings.truth import UNKNOWN
 from medfilip.model.encoders import ImageEncoder
-from medfilip.transfer.settings import ProbeSettings
+from medfilip.transfer.settings import Init, ProbeSettings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+def kind_of(init: Init, wanted: str) -> str:
+    """Return the features that are taken of a tower: ``pooled`` or ``embedding``; see `ProbeSettings`."""
+    if wanted == "learned":
+        return "embedding" if init == "checkpoint" else "pooled"
+    return wanted
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ Legend of tensor names: R runs (seeds), N images, L labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -90,38 +91,68 @@ class TransferResult(_Result):
     absent: tuple[Absent, ...]
 
 
-def macro_statistic(truth_NL: Ints, score_RNL: Floats) -> Statistic:
-    """Return the mean AUROC over runs and over the labels that have both classes, of any rows."""
-    usable = [at for at in range(truth_NL.shape[1]) if {PRESENT, ABSENT} <= set(truth_NL[:, at].tolist())]
+class Ranking:
+    """Scores of R runs against what is known, for statistics that share their work on a resample.
 
-    def statistic(rows: Ints) -> float | None:
-        found = [_mean(auroc, truth_NL[:, at], score_RNL[:, :, at], rows) for at in usable]
+    Parameters
+    ----------
+    truth_NL
+        1 present, 0 absent, -1 unknown.
+    score_RNL
+        Of each run.
+    """
+
+    def __init__(self, truth_NL: Ints, score_RNL: Floats) -> None:
+        self._truth_NL, self._score_RNL = truth_NL, score_RNL
+        self._areas = [remembered(self._statistic(auroc, at)) for at in range(truth_NL.shape[1])]
+        self._usable = [at for at in range(truth_NL.shape[1]) if {PRESENT, ABSENT} <= set(truth_NL[:, at].tolist())]
+
+    def macro(self, rows: Ints) -> float | None:
+        """Return the mean AUROC over runs and over the labels that have both classes on all images."""
+        found = [self._areas[at](rows) for at in self._usable]
         numbers = [value for value in found if value is not None]
         return float(np.mean(numbers)) if numbers and len(numbers) == len(found) else None
 
-    return statistic
-
-
-def label_rows(
-    truth_NL: Ints, score_RNL: Floats, labels: Sequence[str], samples: Sequence[Ints]
-) -> tuple[LabelRow, ...]:
-    """Return the numbers of every label, as means over runs."""
-    rows = []
-    for at, label in enumerate(labels):
-        truth_N = truth_NL[:, at]
-        areas = {
-            name: interval(
-                lambda rows, metric=metric, at=at: _mean(metric, truth_NL[:, at], score_RNL[:, :, at], rows),  # type: ignore[misc]
-                len(truth_N),
-                samples,
+    def label_rows(self, labels: Sequence[str], samples: Sequence[Ints]) -> tuple[LabelRow, ...]:
+        """Return the numbers of every label, as means over runs."""
+        rows = []
+        for at, label in enumerate(labels):
+            truth_N = self._truth_NL[:, at]
+            rows.append(
+                LabelRow(
+                    label=label,
+                    positives=int((truth_N == PRESENT).sum()),
+                    negatives=int((truth_N == ABSENT).sum()),
+                    unknown=int((truth_N == UNKNOWN).sum()),
+                    auroc=interval(self._areas[at], len(truth_N), samples),
+                    auprc=interval(self._statistic(auprc, at), len(truth_N), samples),
+                )
             )
-            for name, metric in (("auroc", auroc), ("auprc", auprc))
-        }
-        counts = {"positives": PRESENT, "negatives": ABSENT, "unknown": UNKNOWN}
-        rows.append(
-            LabelRow(label=label, **{name: int((truth_N == value).sum()) for name, value in counts.items()}, **areas)
-        )
-    return tuple(rows)
+        return tuple(rows)
+
+    def _statistic(self, metric: Callable[[Ints, Floats], float | None], at: int) -> Statistic:
+        truth_N, score_RN = self._truth_NL[:, at], self._score_RNL[:, :, at]
+
+        def statistic(rows: Ints) -> float | None:
+            known = rows[truth_N[rows] != UNKNOWN]
+            found = [metric(truth_N[known], score_N[known]) for score_N in score_RN]
+            numbers = [value for value in found if value is not None]
+            return float(np.mean(numbers)) if numbers and len(numbers) == len(found) else None
+
+        return statistic
+
+
+def remembered(statistic: Statistic) -> Statistic:
+    """Return a statistic that computes each set of rows once: labels, means and differences ask for the same."""
+    known: dict[bytes, float | None] = {}
+
+    def asked(rows: Ints) -> float | None:
+        key = blake2b(rows.tobytes(), digest_size=16).digest()
+        if key not in known:
+            known[key] = statistic(rows)
+        return known[key]
+
+    return asked
 
 
 def dice_statistic(dice_RN: Floats, counted_N: NDArray[np.bool_]) -> Statistic:
@@ -143,10 +174,3 @@ def difference(one: Statistic, other: Statistic) -> Statistic:
         return None if first is None or second is None else first - second
 
     return statistic
-
-
-def _mean(metric: Callable[[Ints, Floats], float | None], truth_N: Ints, score_RN: Floats, rows: Ints) -> float | None:
-    rows = rows[truth_N[rows] != UNKNOWN]
-    found = [metric(truth_N[rows], score_N[rows]) for score_N in score_RN]
-    numbers = [value for value in found if value is not None]
-    return float(np.mean(numbers)) if numbers and len(numbers) == len(found) else None

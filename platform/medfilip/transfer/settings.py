@@ -16,10 +16,10 @@ Init = Literal["checkpoint", "random", "imagenet"]
 class ProbeSettings(Settings):
     """Settings of the linear probe."""
 
-    features: Literal["pooled", "embedding"] = Field(
-        default="pooled",
+    features: Literal["learned", "pooled", "embedding"] = Field(
+        default="learned",
         description="pooled: mean and maximum of the last feature map; embedding: what the tower gives to the joint "
-        "space, which only a checkpoint has learned",
+        "space; learned: embedding of a checkpoint, pooled of other towers, whose way to that space nobody trained",
     )
     strengths: tuple[float, ...] = Field(
         default=(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medfilip.model.config import ModelConfig
 from medfilip.model.encoders import build_vision
-from medfilip.transfer.probe import features, fit_probe, macro_auroc
+from medfilip.transfer.probe import features, fit_probe, kind_of, macro_auroc
 from medfilip.transfer.settings import ProbeSettings
 from tests.support.hub_models import save_vision
 
@@ -91,3 +91,10 @@ def test_a_feature_that_is_the_same_in_training_does_not_decide():
 def test_strengths_are_above_zero(strengths):
     with pytest.raises(ValueError, match=r"above 0|at least 1"):
         ProbeSettings(strengths=strengths)
+
+
+def test_a_way_to_the_joint_space_that_nobody_trained_is_not_probed():
+    assert [kind_of(init, "learned") for init in ("checkpoint", "random", "imagenet")] == [
+        "embedding", "pooled", "pooled",
+    ]  # fmt: skip
+    assert kind_of("random", "embedding") == "embedding"
