@@ -36,7 +36,7 @@ def print_table(result: Mapping[str, Any], console: Console | None = None) -> No
 def _table(title: str, rows: Sequence[Mapping[str, Any]], key: str, *, signed: bool = False) -> Table:
     fractions = sorted({row["fraction"] for row in rows})
     images = {row["fraction"]: row["runs"][0]["images"] for row in rows}
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 1))
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
     table.add_column("begins with", no_wrap=True)
     for fraction in fractions:
         table.add_column(f"{100 * fraction:g} % ({images[fraction]:,})", justify="right", overflow="fold")

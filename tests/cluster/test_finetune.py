@@ -44,7 +44,7 @@ def given(cluster: str, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoin
     images = ingest(load_settings(INGEST, "ingest", overrides=[*places, *splits]))
     return [
         f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={folder}",
-        "labels=[pneumothorax]", "modes=full", "inits=checkpoint", "fractions=[0.5,1]", "tune.steps=60",
+        "labels=[pneumothorax]", "modes=full", "inits=checkpoint", "fractions=[0.5,1]", "tune.steps=50",
         "tune.evaluate_every=10", "tune.global_batch=4", "resamples=10", "quiet=true",
     ]  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_a_killed_driver_that_starts_again_goes_on(cluster: str, given: list[str
                 second = [
                     file
                     for file in tmp_path.glob("killed/*/*/staging/train/*/checkpoint_*/progress.json")
-                    if 10 < json.loads(file.read_bytes())["step"] < 60
+                    if 10 < json.loads(file.read_bytes())["step"] < 50
                 ]
             time.sleep(0.02)
     finally:

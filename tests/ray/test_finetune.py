@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from tests.support.hub_models import save_vision
 
 LABELS = "labels=[pneumothorax,cardiomegaly]"
 TINY = ("tune.steps=4", "tune.evaluate_every=2", "tune.global_batch=4", "tune.width=8", "resamples=20", "quiet=true")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def attentive() -> Iterator[None]:
+    """Let Ray Train ask for reports often: these cells take less time than it usually waits between two of them."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
