@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ from medfilip.transfer.labelled import (
     only,
     stated_truth,
 )
+from medfilip.transfer.segmenter import no_monai
 from medfilip.transfer.settings import Init, Mode, ProbeSettings, TuneSettings
 from pipelines.finetune_score import SCORED, probe_cells, score
 from pipelines.job import JobSettings, Outcome, job_spec
@@ -186,6 +188,8 @@ def run(settings: FinetuneSettings, *, new_run: bool = False) -> Outcome:
     ontology = load_ontology()
     ontology.check_categories(settings.labels, "labels")
     ontology.check_categories([settings.segment], "segment")
+    if "segment" in settings.modes and find_spec("monai") is None:
+        raise no_monai()  # before anything is started
     images = run_folder(settings.images)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
     manifest = read_manifest(images)
@@ -248,7 +252,8 @@ def _measure(
         tables = _tables(settings, images, listed)
         for name, table in tables.items():
             write_table(staging / name, table.table())
-    synthetic = manifest.counts.get("synthetic_images", 0) > 0 or settings.phantom_truth is not None
+    pretrained_on_phantoms = json.loads((checkpoint / "versions.json").read_bytes())["synthetic"]
+    synthetic = manifest.counts.get("synthetic_images", 0) > 0 or bool(pretrained_on_phantoms)
     records: dict[str, dict[str, Any]] = {}
     if "probe" in settings.modes:
         with finetune.stage("probe"):

@@ -95,11 +95,16 @@ def monai(part: str) -> Any:
     try:
         return importlib.import_module(f"monai.{part}")
     except ImportError as error:
-        raise MedfilipError(
-            ErrorCode.DEPENDENCY_MISSING,
-            "Segmentation needs the package 'monai'.",
-            fix="Install it: pip install 'medfilip[transfer]', or pip install monai.",
-        ) from error
+        raise no_monai() from error
+
+
+def no_monai() -> MedfilipError:
+    """Return the error of segmentation without MONAI."""
+    return MedfilipError(
+        ErrorCode.DEPENDENCY_MISSING,
+        "Segmentation needs the package 'monai'.",
+        fix="Install it: pip install --no-deps 'monai>=1.5,<2'.",
+    )
 
 
 def _block(before: int, after: int) -> nn.Module:

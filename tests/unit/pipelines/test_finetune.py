@@ -12,6 +12,7 @@ from rich.console import Console
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
 from medfilip.transfer.settings import TuneSettings
+from pipelines import finetune
 from pipelines.finetune import FinetuneSettings
 from pipelines.finetune_table import print_table
 from pipelines.ray_finetune import TuneTask
@@ -107,3 +108,17 @@ def test_the_table_fits_a_terminal_and_says_what_is_absent() -> None:
     assert re.search(r"1 % \(20\) +10 % \(200\) +100 % \(2,000\)", text.getvalue())
     assert re.search(r"checkpoint +\.250 +\.500 \[\.400, \.600\]", text.getvalue())
     assert text.getvalue().count("+.500 [+.400, +.600]") == 9
+
+
+def test_segmentation_without_monai_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "find_spec", lambda _: None)
+    with pytest.raises(MedfilipError, match="needs the package 'monai'") as caught:
+        finetune.run(settings("modes=segment", "phantom_truth=p"))
+    assert caught.value.code is ErrorCode.DEPENDENCY_MISSING
+
+
+@pytest.mark.parametrize(("override", "told"), [("labels=[pnumothorax]", "labels"), ("segment=ptx", "segment")])
+def test_categories_that_are_none_are_told(override: str, told: str) -> None:
+    with pytest.raises(MedfilipError, match=told) as caught:
+        finetune.run(settings(override))
+    assert caught.value.code is ErrorCode.CONFIG_INVALID
