@@ -29,6 +29,7 @@ from medfilip.transfer.cells import Cell, check_splits, grid
 from medfilip.transfer.labelled import (
     UNFIT,
     Labelled,
+    check_corpus,
     choose_labels,
     drawn_truth,
     from_masks,
@@ -322,6 +323,8 @@ def _list_shard(
 
 def _tables(settings: FinetuneSettings, images: Location, listed: pa.Table) -> dict[str, Labelled]:
     ontology, tables = load_ontology(), {}
+    if settings.phantom_truth is not None:
+        check_corpus(Path(settings.phantom_truth), images, listed)
     if settings.classifies:
         if settings.phantom_truth is not None:
             truth, names = drawn_truth(Path(settings.phantom_truth), images)

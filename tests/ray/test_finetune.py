@@ -150,11 +150,14 @@ def test_labels_that_reports_state(extracted: Ran, ingested: Ran, root: Path, ti
     assert labels and any(label["unknown"] for label in labels), "what reports are silent about is unknown"
 
 
-def test_masks_of_another_corpus_are_refused(images: Ran, root: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    write_corpus(tmp_path, 2, 77, options=StudyOptions(size=64), masks=True)
-    with pytest.raises(MedfilipError, match="No report of 'images'") as caught:
+@pytest.mark.parametrize("mode", ["probe", "segment"])
+def test_truth_of_another_corpus_is_refused(
+    mode: str, images: Ran, root: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    write_corpus(tmp_path, 60, 77, options=StudyOptions(size=64), masks=True)  # whose reports have the same ids
+    with pytest.raises(MedfilipError, match="are not those of 'phantom_truth'") as caught:
         run_job(
             "finetune", f"checkpoint={tiny_checkpoint}", f"images={images.location}", f"phantom_truth={tmp_path}",
-            "modes=segment", *TINY, f"root={root}",
+            f"modes={mode}", *TINY, f"root={root}",
         )  # fmt: skip
     assert caught.value.code is ErrorCode.NOT_ENOUGH_DATA

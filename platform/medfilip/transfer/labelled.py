@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.findings.ontology import Ontology
 from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN, category_truth
+from medfilip.imaging.given import radiograph_of
+from medfilip.imaging.isolation import shared_decoder
+from medfilip.imaging.limits import ImageLimits
 from medfilip.phantom.corpus import read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard, read_manifest
@@ -30,9 +33,9 @@ Ints = NDArray[np.int64]
 Truth = Callable[[str, str], int]
 """Study and category → 1, 0 or -1."""
 
-SPLITS = ("train", "validation", "test")
+_COMPARED = 3
 _COLUMNS = ["image_id", "study_id", "patient_id", "view", "quality", "height", "width", "split"]
-_COLUMNS += ["source_height", "source_width"]
+_COLUMNS += ["source_height", "source_width", "pixel_hash"]
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,13 @@ def list_images(
 ) -> pa.Table:
     """Return the images of a shard without their pixels.
 
-    Columns are ``image_id``, ``study_id``, ``patient_id``, ``view``, ``split``, ``height``, ``width``, ``shard`` and
-    ``row``; with a source of masks for such a table also ``mask``: 1 and 0 for a mask with pixels and an empty one, -1
-    where there is none, -2 where it does not fit its image.
+    Columns are ``image_id``, ``study_id``, ``patient_id``, ``view``, ``split``, ``height``, ``width``, ``pixel_hash``,
+    ``shard`` and ``row``; with a source of masks for such a table also ``mask``: 1 and 0 for a mask with pixels and an
+    empty one, -1 where there is none, -2 where it does not fit its image.
     """
     table = read_shard(run, shard, IMAGES, _COLUMNS)
     rows = np.arange(table.num_rows)
-    listed = table.select(["image_id", "study_id", "patient_id", "view", "split", "height", "width"])
+    listed = table.select(["image_id", "study_id", "patient_id", "view", "split", "height", "width", "pixel_hash"])
     listed = listed.append_column("shard", pa.array(np.full(len(rows), number))).append_column("row", pa.array(rows))
     if masks is None:
         return listed
@@ -206,11 +209,37 @@ def studies_of_reports(images: Location) -> dict[str, str]:
     return dict(zip(reports["report_id"].to_pylist(), reports["study_id"].to_pylist(), strict=True))
 
 
+def check_corpus(corpus: Path, images: Location, listed: pa.Table) -> None:
+    """Compare the pixels of a few listed images with those of a phantom corpus.
+
+    Corpora of all seeds number their reports alike: equal ids do not say that truth and images belong together.
+
+    Raises
+    ------
+    MedfilipError
+        ``NOT_ENOUGH_DATA`` if they do not.
+    """
+    report_of = {study: report for report, study in studies_of_reports(images).items()}
+    limits, compared = ImageLimits(), 0
+    columns = (listed[name].to_pylist() for name in ("study_id", "view", "pixel_hash"))
+    for study, view, known in zip(*columns, strict=True):
+        file = corpus / "images" / f"{report_of.get(study)}.dcm"
+        if view == "lateral" or not file.is_file():
+            continue
+        if radiograph_of(file, limits, shared_decoder(limits)).pixel_hash != known:
+            raise not_of_this_corpus()
+        compared += 1
+        if compared == _COMPARED:
+            return
+    if not compared:
+        raise not_of_this_corpus()
+
+
 def not_of_this_corpus() -> MedfilipError:
     """Return the error of truth and images that do not belong together."""
     return MedfilipError(
         ErrorCode.NOT_ENOUGH_DATA,
-        "No report of 'images' is in the truth of 'phantom_truth'.",
+        "The images of 'images' are not those of 'phantom_truth'.",
         fix="Give the corpus these images were made from, ingested with keep_report_ids=true.",
     )
 

@@ -30,7 +30,8 @@ PIXELS = png_encode(np.zeros((8, 8), np.uint8))
 def image(at, **changes):
     return {
         "image_id": f"i{at}", "study_id": f"s{at}", "patient_id": f"p{at}", "view": "frontal", "split": "train",
-        "pixels": PIXELS, "height": 8, "width": 8, "source_height": 16, "source_width": 16, "quality": [], **changes,
+        "pixels": PIXELS, "height": 8, "width": 8, "source_height": 16, "source_width": 16,
+        "quality": [], "pixel_hash": "h", **changes,
     }  # fmt: skip
 
 
