@@ -22,7 +22,7 @@ class ProbeSettings(Settings):
         "space; learned: embedding of a checkpoint, pooled of other towers, whose way to that space nobody trained",
     )
     strengths: tuple[float, ...] = Field(
-        default=(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        default=(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
         min_length=1,
         description="candidates of C (scikit-learn's inverse regularisation); the validation split chooses",
     )
