@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import Field, model_validator
 
@@ -27,7 +28,7 @@ from medfilip.training.validation import write_model
 from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.progress import ProgressPrinter
 from pipelines.ray_train import Placement, TrainTask, cluster_resources, train
-from pipelines.runtime import no_progress
+from pipelines.runtime import RaySettings, no_progress
 from serve.cluster import ray_session
 
 CHECKPOINT, LOGS = "checkpoint", "logs"
@@ -138,7 +139,26 @@ def _task(settings: PretrainSettings, pretrain: Run) -> TrainTask:
     )
 
 
-def placement(settings: PretrainSettings, storage: Location, has: Mapping[str, float]) -> Placement:
+class Wanted(Protocol):
+    """What a training job's settings say of its processes; see `PretrainSettings`."""
+
+    @property
+    def ray(self) -> RaySettings: ...  # noqa: D102
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+    @property
+    def min_workers(self) -> int | None: ...  # noqa: D102
+    @property
+    def least_workers(self) -> int: ...  # noqa: D102
+    @property
+    def gpus(self) -> bool | None: ...  # noqa: D102
+    @property
+    def max_failures(self) -> int: ...  # noqa: D102
+    @property
+    def keep_checkpoints(self) -> int: ...  # noqa: D102
+
+
+def placement(settings: Wanted, storage: Location, has: Mapping[str, float]) -> Placement:
     """Decide what the processes run on, from the settings and what the cluster has.
 
     Raises

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Every worker runs into these at the same step, and would again: they are returned, because Ray Train starts the
 # workers of any error that is raised anew, as often as it survives the death of one.
-_SAME_EVERYWHERE = frozenset(
+SAME_EVERYWHERE = frozenset(
     {
         ErrorCode.CONFIG_INVALID,
         ErrorCode.NO_TRAINING_PAIRS,
@@ -41,7 +41,7 @@ _SAME_EVERYWHERE = frozenset(
         ErrorCode.TRAINING_DIVERGED,
     }
 )
-_HIDDEN_GPUS = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+HIDDEN_GPUS = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 class TrainTask(BaseModel):
@@ -186,7 +186,7 @@ def _trainer(task: TrainTask, placement: Placement) -> Any:
             storage_filesystem=placement.storage.filesystem,
             failure_config=FailureConfig(max_failures=placement.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=placement.keep_checkpoints),
-            worker_runtime_env=_HIDDEN_GPUS if hidden else None,
+            worker_runtime_env=HIDDEN_GPUS if hidden else None,
         ),
         validation_config=ValidationConfig(
             fn=validate_checkpoint,
@@ -202,7 +202,7 @@ def _validation_resources(placement: Placement) -> dict[str, Any]:
     # Without a GPU that is left over, validation takes a CPU: waiting for one, it would run after the training.
     if placement.validation_gpu:
         return {"num_cpus": 1, "num_gpus": 1}
-    return {"num_cpus": 1, **({"runtime_env": _HIDDEN_GPUS} if placement.hide_gpus else {})}
+    return {"num_cpus": 1, **({"runtime_env": HIDDEN_GPUS} if placement.hide_gpus else {})}
 
 
 def _validate_again(task: TrainTask, placement: Placement, checkpoint: ray.train.Checkpoint) -> dict[str, float]:
@@ -225,7 +225,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         The number of processes, or the error that all of them ran into.
     """
     task, world = TrainTask.model_validate(config), World.current()
-    _take_device()
+    take_device()
     ontology, knowledge = load_ontology(), load_knowledge()
     try:
         data = load_pairs(
@@ -241,13 +241,13 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             fit(task.train, data, world, reporter, Path(workdir))
             reporter.close()
     except MedfilipError as error:
-        if error.code not in _SAME_EVERYWHERE:
+        if error.code not in SAME_EVERYWHERE:
             raise
         return {"code": str(error.code), "message": error.message, "fix": error.fix}
     return {"workers": world.size}
 
 
-def _take_device() -> None:
+def take_device() -> None:
     """Make the GPU that Ray Train gave this worker the current one: its neighbours see the same GPUs."""
     import torch
     from ray.train.torch import get_device

@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     IMAGE_MISSING = "image_missing"
     IMAGE_DUPLICATE = "image_duplicate"
     IMAGE_DECODE_TIMEOUT = "image_decode_timeout"
+    MASK_UNFIT = "mask_unfit"
     # model, training, evaluation
     CHECKPOINT_INVALID = "checkpoint_invalid"
     WEIGHTS_UNSAFE = "weights_unsafe"

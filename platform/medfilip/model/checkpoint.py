@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,12 +112,17 @@ def save_checkpoint(
         **({FAMILIARITY: familiarity.to_bytes()} if familiarity else {}),
         **(extra or {}),
     }
+    write_files(folder, content)
+    return name
+
+
+def write_files(folder: Path, content: Mapping[str, bytes]) -> None:
+    """Write files by plain name and, last, the hashes that make them a finished checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HASHES).unlink(missing_ok=True)
     for file, data in content.items():
         (folder / _checked_name(file)).write_bytes(data)
     (folder / HASHES).write_bytes(_json({file: sha256_bytes(data) for file, data in sorted(content.items())}))
-    return name
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -145,8 +150,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(model.eval(), versions, calibration, metrics, name, familiarity)
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Read every file that ``hashes.json`` lists, verified; nothing outside the folder is ever opened."""
+def read_files(folder: Path, required: Sequence[str] = REQUIRED) -> dict[str, bytes]:
+    """Read every file that ``hashes.json`` lists, verified; nothing outside the folder is ever opened.
+
+    Raises
+    ------
+    MedfilipError
+        ``CHECKPOINT_INVALID`` if a file is missing or changed, one of ``required`` among them.
+    """
     listed = _parse(folder, HASHES, lambda: dict(json.loads((folder / HASHES).read_bytes())))
     files: dict[str, bytes] = {}
     for file, expected in listed.items():
@@ -158,7 +169,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
         files[file] = path.read_bytes()
         if sha256_bytes(files[file]) != expected:
             raise _invalid(folder, file, "does not match its hash")
-    for file in REQUIRED:
+    for file in required:
         if file not in files:
             raise _invalid(folder, file, "is not listed in hashes.json")
     return files

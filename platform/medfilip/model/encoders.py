@@ -70,12 +70,30 @@ class ImageEncoder(nn.Module):
 
     def features(self, pixels_N1HW: Tensor) -> Tensor:
         """Return the last feature map [N, C, H', W'] of images standardised one by one."""
-        # Exposure and bit depth differ between devices and carry no diagnosis.
-        mean = pixels_N1HW.mean(dim=(1, 2, 3), keepdim=True)
-        deviation = pixels_N1HW.std(dim=(1, 2, 3), keepdim=True, correction=0)
-        standard_N1HW = (pixels_N1HW - mean) / (deviation + 1e-6)
-        hidden = self._hidden(standard_N1HW)
+        hidden = self._hidden(_standardised(pixels_N1HW))
         return hidden if hidden.ndim == 4 else _tokens_to_map(hidden, self._side(pixels_N1HW, hidden))
+
+    def pyramid(self, pixels_N1HW: Tensor) -> list[Tensor]:
+        """Return feature maps [N, C, H', W'] from fine to coarse, one of each size, the last that the backbone makes.
+
+        Where the backbone makes none of the image's own size, the image is the first. A transformer has one size: its
+        last patches stand beside the image alone.
+        """
+        standard_N1HW = _standardised(pixels_N1HW)
+        if isinstance(self.backbone, ResidualNet):
+            maps = self.backbone.maps(standard_N1HW)
+        else:
+            found = self.backbone(
+                standard_N1HW.expand(-1, self.channels, -1, -1), output_hidden_states=True, **self.options
+            )
+            last = found.last_hidden_state
+            maps = [_tokens_to_map(last, self._side(pixels_N1HW, last))] if last.ndim == 3 else [
+                *(one for one in found.hidden_states if one.ndim == 4), last,
+            ]  # fmt: skip
+        by_size = {tuple(one.shape[2:]): one for one in maps}
+        if tuple(pixels_N1HW.shape[2:]) not in by_size:
+            return [standard_N1HW, *by_size.values()]
+        return list(by_size.values())
 
     @torch.no_grad()
     def patches(self, pixels_N1HW: Tensor) -> int | None:
@@ -247,6 +265,13 @@ def _check_length(resolved: Any, config: ModelConfig) -> None:
             f"at most {positions} tokens.",
             fix=f"Set model.max_tokens={positions} or less.",
         )
+
+
+def _standardised(pixels_N1HW: Tensor) -> Tensor:
+    # Exposure and bit depth differ between devices and carry no diagnosis.
+    mean = pixels_N1HW.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = pixels_N1HW.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (pixels_N1HW - mean) / (deviation + 1e-6)
 
 
 def _tokens_to_map(hidden_NLC: Tensor, side: int) -> Tensor:

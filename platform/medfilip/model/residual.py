@@ -50,19 +50,23 @@ class ResidualNet(nn.Module):
 
     def forward(self, grey_N1HW: Tensor) -> Tensor:
         """Return the last feature map [N, C, H / 2^stages, W / 2^stages]."""
+        return self.maps(grey_N1HW)[-1]
+
+    def maps(self, grey_N1HW: Tensor) -> list[Tensor]:
+        """Return the feature map of the stem and of each stage."""
         half = _CONTRAST // 2
         mean_N1HW = functional.avg_pool2d(grey_N1HW, _CONTRAST, stride=1, padding=half, count_include_pad=False)
         detail_N1HW = grey_N1HW - mean_N1HW
         detail_N1HW = detail_N1HW / (detail_N1HW.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-6)
         # The memory format in which convolutions are fastest; weights keep theirs, since divided ones must.
         both_N2HW = torch.cat([grey_N1HW, detail_N1HW], dim=1).contiguous(memory_format=torch.channels_last)
-        map_NCHW: Tensor = self.stem(both_N2HW)
+        maps: list[Tensor] = [self.stem(both_N2HW)]
         for stage in self.stages:
             if self._recompute is not None and self.training:
-                map_NCHW = checkpoint(stage, map_NCHW, **self._recompute)
+                maps.append(checkpoint(stage, maps[-1], **self._recompute))
             else:
-                map_NCHW = stage(map_NCHW)
-        return map_NCHW
+                maps.append(stage(maps[-1]))
+        return maps
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recompute the activations of each stage in training; named as the models of transformers name it."""

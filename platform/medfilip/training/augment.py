@@ -47,7 +47,7 @@ def augment(pixels_I1SS: Tensor, seed_I: Tensor, settings: AugmentSettings, flip
     from kornia.filters import gaussian_blur2d
     from kornia.geometry.transform import hflip
 
-    uniform_I6 = 2 * uniform(seed_I[:, None], torch.arange(6, device=seed_I.device)) - 1
+    uniform_I6 = _draws(seed_I)
     grey_I1SS = pixels_I1SS * MODEL_STD + MODEL_MEAN
     if flipped_I is not None:
         grey_I1SS = torch.where(flipped_I[:, None, None, None], hflip(grey_I1SS), grey_I1SS)
@@ -60,6 +60,17 @@ def augment(pixels_I1SS: Tensor, seed_I: Tensor, settings: AugmentSettings, flip
     if settings.noise:
         grey_I1SS = grey_I1SS + settings.noise * _noise(grey_I1SS, seed_I)
     return (grey_I1SS - MODEL_MEAN) / MODEL_STD
+
+
+def augment_masks(mask_I1SS: Tensor, seed_I: Tensor, settings: AugmentSettings) -> Tensor:
+    """Move masks as `augment` moves the images of the same seeds; bool, [I, 1, S, S]."""
+    if not settings.enabled or not len(mask_I1SS):
+        return mask_I1SS
+    return _move(mask_I1SS.float(), _draws(seed_I), settings) >= 0.5
+
+
+def _draws(seed_I: Tensor) -> Tensor:
+    return 2 * uniform(seed_I[:, None], torch.arange(6, device=seed_I.device)) - 1
 
 
 def uniform(seed: Tensor, stream: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
@@ -44,18 +44,35 @@ def state_files(
     model: DualEncoder, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress
 ) -> dict[str, bytes]:
     """Return the files that `resume` reads, for `save_checkpoint(extra=…)`; with sharded weights a collective."""
-    moments: dict[str, Tensor] = {
-        f"{slot}.{name}": whole(value)
-        for name, parameter in model.named_parameters()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-    }
     files = {
-        OPTIMIZER: safetensors.torch.save(moments),
+        OPTIMIZER: safetensors.torch.save(moments_of(model, optimizer)),
         PROGRESS: json.dumps({"step": progress.step, "run": progress.run}).encode(),
     }
     if average is not None:
         files[RAW_WEIGHTS] = safetensors.torch.save(weights_of(model))
     return files
+
+
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the moments of all parameters by name, as whole tensors; with sharded weights a collective."""
+    return {
+        f"{slot}.{name}": whole(value)
+        for name, parameter in model.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_moments(model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the moments that `moments_of` returned."""
+    for name, parameter in model.named_parameters():
+        found = {slot: moments[f"{slot}.{name}"] for slot in _SLOTS if f"{slot}.{name}" in moments}
+        if found:
+            # The counter of steps lies where the optimizer would have put it: with the weights only if it is fused.
+            fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameter] = {
+                slot: (value.to(parameter.device) if fused else value) if slot == "step" else like(value, parameter)
+                for slot, value in found.items()
+            }
 
 
 def weights_of(model: DualEncoder, average: Average | None = None) -> dict[str, Tensor]:
@@ -93,14 +110,5 @@ def resume(
     if average is not None:
         average.values = {name: like(published[name], value) for name, value in average.values.items()}
     load_whole(model, safetensors.torch.load(files[RAW_WEIGHTS]) if average is not None else published)
-    moments = safetensors.torch.load(files[OPTIMIZER])
-    for name, parameter in model.named_parameters():
-        found = {slot: moments[f"{slot}.{name}"] for slot in _SLOTS if f"{slot}.{name}" in moments}
-        if found:
-            # The counter of steps lies where the optimizer would have put it: with the weights only if it is fused.
-            fused = bool(optimizer.defaults.get("fused"))
-            optimizer.state[parameter] = {
-                slot: (value.to(parameter.device) if fused else value) if slot == "step" else like(value, parameter)
-                for slot, value in found.items()
-            }
+    restore_moments(model, optimizer, safetensors.torch.load(files[OPTIMIZER]))
     return progress.step

@@ -7,8 +7,9 @@ over all processes is called ``everyone``; the rest is this process's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -185,6 +186,30 @@ def make_optimizer(model: DualEncoder, settings: TrainSettings) -> torch.optim.A
         if name is not None
         for parameter in tower.backbone.parameters()
     }
+    return adamw(model, pretrained, settings)
+
+
+class Rates(Protocol):
+    """What `adamw` is told."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+        ...
+
+    @property
+    def backbone_rate(self) -> float:
+        """Factor of it for what was trained before; 0 freezes that."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Decay of matrices."""
+        ...
+
+
+def adamw(model: nn.Module, pretrained: Collection[int], settings: Rates) -> torch.optim.AdamW:
+    """Build AdamW; parameters whose ``id`` is in ``pretrained`` learn at their own rate, or are frozen."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         slow = id(parameter) in pretrained

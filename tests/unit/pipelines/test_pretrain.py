@@ -105,7 +105,7 @@ def test_only_what_every_worker_runs_into_is_not_tried_again(code: ErrorCode, mo
         raise MedfilipError(code, "What is wrong.", fix="What to do.")
 
     monkeypatch.setattr(ray_train, "load_pairs", broken)
-    monkeypatch.setattr(ray_train, "_take_device", lambda: None)
+    monkeypatch.setattr(ray_train, "take_device", lambda: None)
     if code is ErrorCode.CONFIG_INVALID:
         assert train_worker(task()) == {"code": code, "message": "What is wrong.", "fix": "What to do."}
     else:
