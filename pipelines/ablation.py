@@ -26,7 +26,6 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, PRESENT
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
-from medfilip.phantom.corpus import read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
@@ -34,7 +33,7 @@ from medfilip.training.settings import TrainSettings
 from pipelines import inject, pretrain
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import study_truth, truth_fingerprint
+from pipelines.study_truth import Corpus, study_truth
 
 
 class AblationSettings(JobSettings):
@@ -61,12 +60,12 @@ SETTINGS = AblationSettings
 def run(settings: AblationSettings, *, new_run: bool = False) -> Outcome:
     """Train and compare all arms; see the module's text."""
     images, findings = run_folder(settings.images), run_folder(settings.findings)
-    drawn = list(read_truth(Path(settings.phantom_truth))) if settings.phantom_truth else []
+    corpus = Corpus.of(settings.phantom_truth)
     load_ontology().check_categories(settings.labels, "labels")
     inputs = {
         "images": read_manifest(images).fingerprint,
         "findings": read_manifest(findings).fingerprint,
-        "truth": truth_fingerprint(drawn),
+        "truth": corpus.fingerprint,
     }
     places = ("images", "findings", "phantom_truth")
     config = {name: value for name, value in settings.semantic().items() if name not in places}
@@ -74,7 +73,7 @@ def run(settings: AblationSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as ablation:
         if ablation.manifest is not None:
             return _outcome(ablation, already_finished=True)
-        result = _Ablation(settings, ablation, images, study_truth(findings, drawn, images)).work()
+        result = _Ablation(settings, ablation, images, study_truth(findings, corpus, images)).work()
         with tempfile.TemporaryDirectory() as folder:
             written = write_ablation(Path(folder), result, synthetic=_synthetic(images))
             for path in written:

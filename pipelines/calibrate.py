@@ -22,13 +22,12 @@ from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.familiarity import Familiarity
 from medfilip.model.locate import find_checkpoint, local_copy
-from medfilip.phantom.corpus import read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import study_truth, truth_fingerprint
+from pipelines.study_truth import Corpus, study_truth
 
 
 class CalibrateSettings(JobSettings):
@@ -54,14 +53,14 @@ def run(settings: CalibrateSettings, *, new_run: bool = False) -> Outcome:
     """Calibrate a checkpoint; see the module's text."""
     images, findings = run_folder(settings.images), run_folder(settings.findings)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
-    drawn = list(read_truth(Path(settings.phantom_truth))) if settings.phantom_truth else []
+    corpus = Corpus.of(settings.phantom_truth)
     ontology = load_ontology()
     ontology.check_categories(settings.labels, "labels")
     inputs = {
         "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
         "images": read_manifest(images).fingerprint,
         "findings": read_manifest(findings).fingerprint,
-        "truth": truth_fingerprint(drawn),
+        "truth": corpus.fingerprint,
     }
     places = ("checkpoint", "images", "findings", "phantom_truth")
     config = {name: value for name, value in settings.semantic().items() if name not in places}
@@ -72,7 +71,7 @@ def run(settings: CalibrateSettings, *, new_run: bool = False) -> Outcome:
         embedded = embed_images(calibrate, images, checkpoint, ("validation",), settings.ray)
         with calibrate.stage("fit"):
             folder = local_copy(checkpoint)
-            calibration = _fit(settings, Diagnoser.load(folder), embedded, study_truth(findings, drawn, images))
+            calibration = _fit(settings, Diagnoser.load(folder), embedded, study_truth(findings, corpus, images))
             familiarity = Familiarity.fit(embedded.image_ND)
             _publish(calibrate, folder, calibration, familiarity, images=len(embedded))
     return _outcome(calibrate, settings)

@@ -162,10 +162,10 @@ def evaluate(
     protocols: Annotated[bool, typer.Option("--list", help="With 'protocol': show those that there are.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, 'evaluate extraction KEY=VALUE…' findings.
+    """Measure with intervals: 'evaluate zero-shot KEY=VALUE…' a model, or 'extraction', 'ablation', 'protocol NAME'.
 
-    'evaluate ablation KEY=VALUE…' tells what each part of the method is worth, 'evaluate protocol NAME --data FOLDER
-    --checkpoint RUN' measures a model on a public data set with locked splits.
+    'evaluate extraction' measures findings, 'evaluate ablation' what each part of the method is worth, and
+    'evaluate protocol NAME --data FOLDER --checkpoint RUN' a model on a public data set with locked splits.
     """
     given = list(overrides or [])
     word = given.pop(0) if given and given[0] in _EVALUATIONS else "zero-shot"

@@ -23,7 +23,7 @@ from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
-from medfilip.phantom.corpus import PhantomTruth, read_truth
+from medfilip.phantom.corpus import PhantomTruth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
@@ -31,7 +31,7 @@ from medfilip.storage.shards import read_dataset
 from pipelines.embedding import embed_images
 from pipelines.grounding import drawn_boxes, point_all
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import study_truth, truth_fingerprint
+from pipelines.study_truth import Corpus, study_truth
 
 
 class EvaluateSettings(JobSettings):
@@ -63,13 +63,14 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     """Evaluate extraction and diagnosis; see the module's text."""
     images, findings = run_folder(settings.images), run_folder(settings.findings)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
-    truth = list(read_truth(Path(settings.phantom_truth))) if settings.phantom_truth else []
+    corpus = Corpus.of(settings.phantom_truth)
+    truth = corpus.drawn
     images_manifest, findings_manifest = read_manifest(images), read_manifest(findings)
     inputs = {
         "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
         "images": images_manifest.fingerprint,
         "findings": findings_manifest.fingerprint,
-        "truth": truth_fingerprint(truth),
+        "truth": corpus.fingerprint,
         "unfamiliar": fingerprint_of(settings.unfamiliar),
     }
     places = ("checkpoint", "images", "findings", "phantom_truth", "unfamiliar")
@@ -82,7 +83,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
         pointed = _pointed(settings, evaluate, truth, images, checkpoint)
         with evaluate.stage("score"):
             diagnoser = Diagnoser.load(local_copy(checkpoint))
-            known = study_truth(findings, truth, images)
+            known = study_truth(findings, corpus, images)
             options = Options(
                 labels=settings.labels, min_images=settings.min_images, exclusive=settings.exclusive,
                 parts=settings.parts, resamples=settings.resamples, seed=settings.seed,

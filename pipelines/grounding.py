@@ -16,7 +16,8 @@ from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest
 from medfilip.storage.run import Run
 from medfilip.storage.schemas import IMAGES
-from medfilip.storage.shards import read_dataset, read_shard
+from medfilip.storage.shards import read_shard
+from medfilip.transfer.labelled import studies_of_reports
 from pipelines.embedding import diagnoser_of
 from pipelines.runtime import RaySettings, map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
@@ -30,8 +31,7 @@ _COLUMNS = ["image_id", "study_id", "patient_id", "split", "view", "source_heigh
 
 def drawn_boxes(truth: Sequence[PhantomTruth], images: Location) -> dict[str, dict[str, list[Box]]]:
     """Return the boxes of what was drawn, by study of an ingest run and category."""
-    reports = read_dataset(images, read_manifest(images), "reports", ["report_id", "study_id"])
-    study_of = dict(zip(reports["report_id"].to_pylist(), reports["study_id"].to_pylist(), strict=True))
+    study_of = studies_of_reports(images)
     found: dict[str, dict[str, list[Box]]] = {}
     for item in truth:
         for key, box in item.boxes.items():

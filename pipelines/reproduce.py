@@ -15,15 +15,16 @@ from pathlib import Path
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.core.settings import load_settings
-from medfilip.phantom.corpus import read_truth
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipelines.job import JOBS, Outcome, code_fingerprint
-from pipelines.study_truth import truth_fingerprint
+from pipelines.study_truth import Corpus
 
 _SETTING = {"truth": "phantom_truth"}
 """Inputs that a setting of another name gives."""
-_NOTHING = frozenset({truth_fingerprint(()), fingerprint([])})
+_DERIVED = frozenset({"exclude_ids"})
+"""Settings of which a manifest keeps hashes alone."""
+_NOTHING = frozenset({Corpus(None).fingerprint, fingerprint([])})
 """Fingerprints of inputs that were not given."""
 TOLERANCE = 1e-6
 
@@ -49,6 +50,8 @@ class Reproduction:
         Name → value before and now.
     inputs
         Reproductions of the inputs, if they were asked for.
+    taken
+        Inputs that were taken as they are.
     """
 
     job: str
@@ -58,6 +61,7 @@ class Reproduction:
     metrics: dict[str, tuple[float | None, float | None]]
     differences: tuple[Difference, ...]
     inputs: tuple[Reproduction, ...] = ()
+    taken: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -76,7 +80,7 @@ class Reproducer:
     search
         Folders of runs in which inputs are looked for.
     overrides
-        Further ``key=value`` settings: places of inputs that are no runs, the Ray cluster.
+        ``job.key=value`` settings of single jobs, for places of inputs that are no runs; ``ray.…`` goes to all.
     deep
         Whether inputs are reproduced too.
     tolerance
@@ -103,8 +107,9 @@ class Reproducer:
         manifest = read_manifest(run)
         if manifest.fingerprint in self._done:
             return self._done[manifest.fingerprint]
-        given = dict(item.split("=", 1) for item in self.overrides if "=" in item)
-        places, inputs = {}, []
+        overrides = self._overrides(manifest.job)
+        given = {item.partition("=")[0] for item in overrides}
+        places, inputs, taken = {}, [], []
         for name, wanted in manifest.inputs.items():
             setting = _SETTING.get(name, name)
             if setting in given or wanted in _NOTHING:
@@ -113,21 +118,46 @@ class Reproducer:
             if found is None:
                 raise MedfilipError(
                     ErrorCode.INPUT_NOT_FOUND,
-                    f"The input '{name}' of {run.name} (fingerprint {wanted[:16]}) is in none of the places searched.",
-                    fix=f"Give it as {setting}=PLACE, or the folder of its run with --search.",
+                    f"The input '{name}' of {manifest.job} {run.name} (fingerprint {wanted[:16]}) is in none of the "
+                    "places searched.",
+                    fix=f"Give it as {manifest.job}.{setting}=PLACE, or the folder of its run with --search.",
                 )
-            if self.deep and (found / MANIFEST_NAME).exists():
-                inputs.append(self.work(found))
-                found = Location.parse(inputs[-1].location)
+            made = self._again(found)
+            if made is not None:
+                inputs.append(made)
+                found = Location.parse(made.location)
+            else:
+                taken.append(str(found))
             places[setting] = str(found)
-        outcome = self._run(manifest, places)
+        outcome = self._run(manifest, places, overrides)
         done = _compared(
-            run, manifest, Location.parse(outcome.location), outcome.manifest, self.tolerance, tuple(inputs)
+            run,
+            manifest,
+            Location.parse(outcome.location),
+            outcome.manifest,
+            self.tolerance,
+            tuple(inputs),
+            tuple(taken),
         )
         self._done[manifest.fingerprint] = done
         return done
 
-    def _run(self, manifest: Manifest, places: Mapping[str, str]) -> Outcome:
+    def _again(self, found: Location) -> Reproduction | None:
+        """Reproduce an input; ``None`` if it is to be taken as it is, or what it was made from is not at hand."""
+        if not self.deep or not (found / MANIFEST_NAME).exists():
+            return None
+        try:
+            return self.work(found)
+        except MedfilipError as error:
+            if error.code is not ErrorCode.INPUT_NOT_FOUND:
+                raise
+            return None
+
+    def _overrides(self, job: str) -> list[str]:
+        """Return the settings that are given for a job, without its name in front."""
+        return [item.removeprefix(f"{job}.") for item in self.overrides if item.startswith((f"{job}.", "ray."))]
+
+    def _run(self, manifest: Manifest, places: Mapping[str, str], overrides: Sequence[str]) -> Outcome:
         job = JOBS.get(manifest.job)
         if job is None:
             raise MedfilipError(
@@ -137,9 +167,16 @@ class Reproducer:
             )
         module = job.load()
         base = {name: value for name, value in manifest.config.items() if name in module.SETTINGS.model_fields}
+        for name in _DERIVED & set(base):
+            if base.pop(name) and not any(item.startswith(f"{name}=") for item in overrides):
+                raise MedfilipError(
+                    ErrorCode.CONFIG_INVALID,
+                    f"The manifest holds hashes of '{name}' only.",
+                    fix=f"Give {manifest.job}.{name}=FILE.",
+                )
         settings = load_settings(
             module.SETTINGS, manifest.job,
-            base={**base, **places, "root": str(self.root)}, overrides=self.overrides, environment={},
+            base={**base, **places, "root": str(self.root)}, overrides=overrides, environment={},
         )  # fmt: skip
         outcome = module.run(settings, new_run=True)
         assert outcome is not None
@@ -174,12 +211,12 @@ def _within(run: Location, manifest: Manifest) -> Iterator[tuple[str, Location]]
     if manifest.job == "phantom" and run.scheme == "file":
         corpus = Path(run.path) / "corpus"
         if (corpus / "truth.jsonl").is_file():
-            yield truth_fingerprint(list(read_truth(corpus))), Location.parse(str(corpus))
+            yield Corpus(corpus).fingerprint, Location.parse(str(corpus))
 
 
 def _compared(
     original: Location, before: Manifest, location: Location, now: Manifest, tolerance: float,
-    inputs: tuple[Reproduction, ...],
+    inputs: tuple[Reproduction, ...], taken: tuple[str, ...],
 ) -> Reproduction:  # fmt: skip
     found = [
         Difference(f"{kind} {name}", str(old.get(name, "–")), str(new.get(name, "–")))
@@ -205,6 +242,7 @@ def _compared(
         metrics=metrics,
         differences=tuple(found),
         inputs=inputs,
+        taken=taken,
     )
 
 

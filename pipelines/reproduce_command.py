@@ -20,7 +20,11 @@ def reproduce(
     run: Annotated[str, typer.Argument(help="A published run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Places of inputs that are no runs."),
+        typer.Argument(
+            metavar="[JOB.KEY=VALUE]...",
+            show_default=False,
+            help="Settings, such as the places of inputs that are no runs.",
+        ),
     ] = None,
     root: Annotated[str, typer.Option(help="Where the new runs are written.")] = "runs/reproduced",
     search: Annotated[
@@ -52,6 +56,8 @@ def show(done: Reproduction, console: Console) -> None:
         show(item, console)
     state = "[green]the same[/]" if not done.differences else f"[yellow]{len(done.differences)} differences[/]"
     console.print(f"[bold]{done.job}[/]  {escape(done.original)}\n  → {escape(done.location)}: {state}", soft_wrap=True)
+    for place in done.taken:
+        console.print(f"  [dim]from {escape(place)}, as it is[/]", soft_wrap=True)
     if done.code_changed:
         console.print("  [dim]Other code than the one that published it: what differs may be meant.[/]")
     table = Table(box=None, padding=(0, 2, 0, 2))

@@ -60,7 +60,7 @@ def write_report(
     (folder / NUMBERS).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     templates = files("medfilip.evaluation") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["interval"] = show
+    environment.filters |= {"interval": show, "value": show_value}
     zero_shot = diagnosis.zero_shot if diagnosis else None
     page = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8")).render(
         title=title,
@@ -83,6 +83,11 @@ def show(number: Interval | None) -> str:
         return "–"
     bounds = "" if number.low is None or number.high is None else f" [{number.low:.3f}, {number.high:.3f}]"
     return f"{number.value:.3f}{bounds}"
+
+
+def show_value(number: Interval | None) -> str:
+    """Write "0.913", or a dash."""
+    return "–" if number is None else f"{number.value:.3f}"
 
 
 def roc_svg(result: ZeroShotResult) -> str:

@@ -16,7 +16,7 @@ from medfilip.imaging.intake import take_in
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, png_encode
 from medfilip.imaging.reader import read_image
-from medfilip.model import zero_shot
+from medfilip.model import diagnoser, zero_shot
 from medfilip.phantom.corpus import dicom_bytes
 from medfilip.phantom.study import make_study
 from serve.decoding import DecoderService
@@ -109,7 +109,7 @@ def test_a_study_is_the_pool_of_its_images(loaded, pixels, monkeypatch):
 
 
 def test_texts(loaded, monkeypatch):
-    monkeypatch.setattr(zero_shot, "_TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr(diagnoser, "_TEXT_BATCH", 1)
     rows = loaded.encode_text(["mass", "no mass"])
     assert (
         rows.shape == (2, 16) and loaded.encode_text([]).shape == (0, 16) and loaded.encode_image([]).shape == (0, 16)
