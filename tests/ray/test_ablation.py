@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from medfilip.storage.manifest import read_manifest
 from pipelines.job import JOBS
 from tests.ray.conftest import Ran, run_job
 
@@ -33,12 +32,8 @@ def test_arms_are_trained_compared_and_found_again(
     assert [arm["arm"] for arm in found["arms"]] == ["default", "knowledge none, objective infonce"]
     assert found["images"] == ingested.manifest.counts["images_test"] and found["labels"]
     assert found["arms"][1]["difference"] and len({arm["checkpoints"][0] for arm in found["arms"]}) == 2
-    trained = [
-        read_manifest(run) for run in Ran.of(outcome).location.parent.parent.children() if "pretrain" in run.name
-    ]
     assert run_job("ablation", *given).already_finished
     again = run_job("ablation", *given[:-2], "resamples=21", "quiet=true")  # other intervals, the same models
     assert not again.already_finished
     numbers = json.loads((Path(again.location) / "ablation.json").read_text())
     assert [arm["checkpoints"] for arm in numbers["arms"]] == [arm["checkpoints"] for arm in found["arms"]]
-    assert trained is not None

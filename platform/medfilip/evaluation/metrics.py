@@ -7,7 +7,7 @@ The formulas are scikit-learn's and torchmetrics', and tested against them. They
 once: a resample is a weight for every image, images are sorted once, and everything else is a running sum. That is
 what lets each number of 10,000 images have an interval of a thousand resamples within seconds.
 
-Legend of tensor names: N images, R resamples, V distinct scores in rising order, B bins.
+Legend of tensor names: N images, R resamples, P patients, V distinct scores in rising order, B bins.
 """
 
 from __future__ import annotations
@@ -153,6 +153,20 @@ def calibration_errors(
     return divided(gap_RB.sum(axis=1), weighted_sums(weights_RN, np.ones(len(truth_N))))
 
 
+def calibration_error_by_chance(probability_N: Floats, draws: int = 200, seed: int = 0) -> float:
+    """Return the mean expected calibration error of as many images whose probabilities are exactly right.
+
+    It is not 0: within a bin, the share of positives scatters about the mean probability. An error near this one shows
+    no miscalibration.
+    """
+    generator = np.random.default_rng(seed)
+    found = [
+        calibration_errors((generator.random(len(probability_N)) < probability_N).astype(np.int64), probability_N, once)
+        for once in [each_once(len(probability_N))] * draws
+    ]
+    return float(np.mean(found))
+
+
 def weighted_sums(weights_RN: Weights, value_N: NDArray[Any]) -> Floats:
     """Sum values over every resample: [R] of [N], or [R, B] of [N, B]."""
     parts = [weights_RN[rows].astype(np.float64) @ value_N.astype(np.float64) for rows in _blocks(weights_RN)]
@@ -173,15 +187,9 @@ def patient_resamples(patients: Sequence[str], resamples: int, seed: int = 0) ->
     MedfilipError
         ``NOT_ENOUGH_DATA`` without any patient.
     """
-    if not patients:
-        raise MedfilipError(
-            ErrorCode.NOT_ENOUGH_DATA, "There is no image to evaluate.", fix="Check the split that is evaluated."
-        )
-    names, group_N = np.unique(np.asarray(patients), return_inverse=True)
-    members = [np.flatnonzero(group_N == group) for group in range(len(names))]
-    generator = np.random.default_rng(seed)
-    draws = (generator.integers(0, len(names), len(names)) for _ in range(resamples))
-    return [np.concatenate([members[group] for group in drawn]).astype(np.int64) for drawn in draws]
+    group_N, drawn_RP = _drawn_patients(patients, resamples, seed)
+    members = [np.flatnonzero(group_N == group) for group in range(drawn_RP.shape[1])]
+    return [np.concatenate([members[group] for group in drawn_P]).astype(np.int64) for drawn_P in drawn_RP]
 
 
 def resample_weights(patients: Sequence[str], resamples: int, seed: int = 0) -> Weights:
@@ -192,8 +200,8 @@ def resample_weights(patients: Sequence[str], resamples: int, seed: int = 0) -> 
     MedfilipError
         As `patient_resamples`.
     """
-    drawn = patient_resamples(patients, resamples, seed)
-    counts = [np.bincount(sample, minlength=len(patients)).astype(np.uint16) for sample in drawn]
+    group_N, drawn_RP = _drawn_patients(patients, resamples, seed)
+    counts = [np.bincount(drawn_P, minlength=drawn_RP.shape[1])[group_N].astype(np.uint16) for drawn_P in drawn_RP]
     return np.concatenate([each_once(len(patients)), np.array(counts, np.uint16).reshape(-1, len(patients))])
 
 
@@ -243,6 +251,18 @@ def divided(numerator: Floats, denominator: Floats, otherwise: float = np.nan) -
     found: Floats = np.full(np.shape(numerator), otherwise)
     np.divide(numerator, denominator, out=found, where=denominator != 0)
     return found
+
+
+def _drawn_patients(patients: Sequence[str], resamples: int, seed: int) -> tuple[Ints, Ints]:
+    """Number the patients of images, [N], and draw as many of them as there are, again and again, [R, P]."""
+    if not patients:
+        raise MedfilipError(
+            ErrorCode.NOT_ENOUGH_DATA, "There is no image to evaluate.", fix="Check the split that is evaluated."
+        )
+    names, group_N = np.unique(np.asarray(patients), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    draws = [generator.integers(0, len(names), len(names)) for _ in range(resamples)]
+    return group_N, np.array(draws, np.int64).reshape(resamples, len(names))
 
 
 def _by_value(truth_N: Ints, score_N: Floats, weights_RN: Weights, area: Callable[[Floats, Floats], Floats]) -> Floats:

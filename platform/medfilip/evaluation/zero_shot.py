@@ -24,6 +24,7 @@ from medfilip.evaluation.metrics import (
     Weights,
     auprcs,
     aurocs,
+    calibration_error_by_chance,
     calibration_errors,
     decisions,
     interval_of,
@@ -53,7 +54,17 @@ class _Result(BaseModel):
 
 
 class LabelResult(_Result):
-    """Numbers of one label; there are none when ``skipped`` says why."""
+    """Numbers of one label; there are none when ``skipped`` says why.
+
+    Attributes
+    ----------
+    ece_by_chance
+        What the expected calibration error of exactly right probabilities would be, on as many images.
+    curve
+        ROC curve of the PNC score: false and true positive rate.
+    reliability
+        Mean probability, share of positives and number of images of each tenth of the probability that has any.
+    """
 
     label: str
     positives: int
@@ -62,6 +73,7 @@ class LabelResult(_Result):
     basis: Basis
     threshold: float
     metrics: dict[Metric, Interval] = {}
+    ece_by_chance: float | None = None
     curve: tuple[tuple[float, float], ...] = ()
     reliability: tuple[tuple[float, float, int], ...] = ()
     skipped: str | None = None
@@ -192,6 +204,7 @@ def _label_result(scores: Scores, truth_NL: Ints, at: int, threshold: float) -> 
         basis=scores.basis_L[at],
         threshold=threshold,
         skipped=f"no {' and no '.join(missing)} images" if missing else None,
+        ece_by_chance=None if missing else calibration_error_by_chance(scores.probability_NL[known_N, at]),
         curve=() if missing else _curve(truth_N[known_N], scores.margins[known_N, at]),
         reliability=() if missing else _reliability(truth_N[known_N], scores.probability_NL[known_N, at]),
     )

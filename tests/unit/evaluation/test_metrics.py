@@ -17,6 +17,7 @@ from medfilip.evaluation.metrics import (
     auroc,
     aurocs,
     best_threshold,
+    calibration_error_by_chance,
     calibration_errors,
     decisions,
     each_once,
@@ -149,3 +150,17 @@ def test_the_best_threshold_is_the_best_of_all():
 def test_means_leave_out_what_is_not_known():
     weights = np.array([[1, 1, 1], [2, 0, 1]], np.uint16)
     assert weighted_means(weights, np.array([1.0, np.nan, 0.0])).tolist() == [0.5, pytest.approx(2 / 3)]
+
+
+def test_right_probabilities_have_the_calibration_error_of_chance():
+    rng = np.random.default_rng(4)
+    probability = rng.random(400) ** 2
+    by_chance = calibration_error_by_chance(probability)
+    right = [
+        calibration_errors((rng.random(400) < probability).astype(int), probability, each_once(400))[0]
+        for _ in range(50)
+    ]
+    assert by_chance == pytest.approx(np.mean(right), rel=0.1) and by_chance > 0.02
+    assert calibration_error_by_chance(np.repeat(probability, 100)) < by_chance / 5
+    wrong = calibration_errors((rng.random(400) < probability**3).astype(int), probability, each_once(400))[0]
+    assert wrong > 2 * by_chance
