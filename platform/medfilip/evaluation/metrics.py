@@ -254,7 +254,7 @@ def divided(numerator: Floats, denominator: Floats, otherwise: float = np.nan) -
 
 
 def _drawn_patients(patients: Sequence[str], resamples: int, seed: int) -> tuple[Ints, Ints]:
-    """Number the patients of images, [N], and draw as many of them as there are, again and again, [R, P]."""
+    """Return the number of each image's patient, [N], and draws of as many patients as there are, [R, P]."""
     if not patients:
         raise MedfilipError(
             ErrorCode.NOT_ENOUGH_DATA, "There is no image to evaluate.", fix="Check the split that is evaluated."

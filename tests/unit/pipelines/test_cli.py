@@ -15,6 +15,7 @@ from medfilip.core.settings import load_settings
 from pipelines.ingest import IngestSettings
 from pipelines.job import JOBS
 from pipelines.submit import build_wheel, flat_overrides
+from tests.support.command import medfilip_here
 
 
 def medfilip(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,13 +35,13 @@ def test_help_names_every_job_and_the_way_of_the_data() -> None:
 
 
 def test_job_help_lists_settings_with_defaults() -> None:
-    text = medfilip("extract", "--help").stdout
+    text = medfilip_here("extract", "--help").stdout
     assert "vllm.model" in text and "lexicon" in text and "MEDFILIP_EXTRACT__KEY" in text
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_serve_help_lists_its_settings() -> None:
-    text = medfilip("serve", "--help").stdout
+    text = medfilip_here("serve", "--help").stdout
     assert "encoder.max_batch_size" in text and "MEDFILIP_SERVE__KEY" in text and "MEDFILIP_API_KEYS" in text
     assert max(len(line) for line in text.splitlines()) <= 100
 
@@ -71,7 +72,7 @@ def test_serve_help_lists_its_settings() -> None:
     ],
 )
 def test_mistakes_get_one_sentence_and_a_code(arguments: tuple[str, ...], code: str, words: str) -> None:
-    result = medfilip(*arguments)
+    result = medfilip_here(*arguments)
     message = " ".join(result.stderr.split())
     assert result.returncode in (1, 2)
     assert f"[{code}]" in message and words in message

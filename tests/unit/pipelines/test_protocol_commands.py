@@ -6,7 +6,7 @@ import pytest
 
 from medfilip.evaluation.protocols.protocol import load_protocol, protocol_names
 from pipelines.protocol_commands import named_protocol, quoted
-from tests.unit.pipelines.test_cli import medfilip
+from tests.support.command import medfilip_here as medfilip
 
 
 @pytest.mark.parametrize("arguments", [(), ("--list",), ("rsna", "--list")])
