@@ -13,11 +13,13 @@ from pathlib import Path
 from pydantic import Field
 
 from medfilip.core.fingerprint import sha256_bytes
+from medfilip.evaluation.card import CARD, write_card
 from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
 from medfilip.evaluation.embedded import PARTS, Options, Part
 from medfilip.evaluation.extraction import ExtractionResult, evaluate_extraction
 from medfilip.evaluation.familiarity import evaluate_familiarity, fingerprint_of, read_strangers
 from medfilip.evaluation.grounding import Pointed, evaluate_grounding
+from medfilip.evaluation.provenance import RunFacts, run_of
 from medfilip.evaluation.report import write_report
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
@@ -102,7 +104,10 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
             **{f"{name} fingerprint": value[:16] for name, value in inputs.items()},
         }
         facts["truth of diagnosis"] = "drawn by the phantom generator" if truth else "stated in the reports"
-        _publish(evaluate, facts, diagnosis, extraction, synthetic=diagnoser.versions.synthetic)
+        trained = run_of(checkpoint)
+        runs = [RunFacts.of(images_manifest), RunFacts.of(findings_manifest), *([trained] if trained else [])]
+        card = write_card(diagnoser.fingerprint, diagnoser.versions, diagnosis, runs, truth=facts["truth of diagnosis"])
+        _publish(evaluate, facts, diagnosis, extraction, runs, card, synthetic=diagnoser.versions.synthetic)
     return _outcome(evaluate)
 
 
@@ -137,17 +142,20 @@ def _publish(
     facts: Mapping[str, str],
     diagnosis: DiagnosisResult,
     extraction: ExtractionResult | None,
+    runs: Sequence[RunFacts],
+    card: str,
     *,
     synthetic: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = write_report(
             Path(folder), title="Evaluation", facts=facts, diagnosis=diagnosis, extraction=extraction,
-            synthetic=synthetic,
+            runs=runs, synthetic=synthetic,
         )  # fmt: skip
         for path in written:
             (evaluate.location / path.name).write_bytes(path.read_bytes())
-        files = [register_file(evaluate.location, path.name) for path in written]
+        (evaluate.location / CARD).write_bytes(card.encode())
+        files = [register_file(evaluate.location, name) for name in (*(path.name for path in written), CARD)]
     zero_shot = diagnosis.zero_shot
     metrics = {f"zero_shot_macro_{name}": found.value for name, found in zero_shot.macro.items()}
     if diagnosis.robustness is not None and diagnosis.robustness.pnc_spread is not None:

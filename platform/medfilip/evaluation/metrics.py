@@ -41,6 +41,11 @@ class Interval(BaseModel):
     low: float | None = None
     high: float | None = None
 
+    def __str__(self) -> str:
+        """Write "0.913 [0.874, 0.950]"."""
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{bounds}"
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -7,7 +7,7 @@ Page and JSON are written from the same objects, so they cannot disagree.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from medfilip.evaluation.diagnosis import DiagnosisResult
 from medfilip.evaluation.drawing import COLOURS, DASHES, GREY, drawing
 from medfilip.evaluation.extraction import ExtractionResult
 from medfilip.evaluation.metrics import Interval
+from medfilip.evaluation.provenance import RunFacts
 from medfilip.evaluation.zero_shot import ZeroShotResult
 
 PAGE, NUMBERS = "report.html", "report.json"
@@ -32,6 +33,7 @@ def write_report(
     facts: Mapping[str, str],
     diagnosis: DiagnosisResult | None = None,
     extraction: ExtractionResult | None = None,
+    runs: Sequence[RunFacts] = (),
     synthetic: bool,
 ) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` and return their paths.
@@ -46,6 +48,8 @@ def write_report(
         What was evaluated: model and data fingerprints, split, …
     diagnosis, extraction
         The parts that were evaluated.
+    runs
+        The runs that data and model came from.
     synthetic
         Whether phantoms were used in training or evaluation; the page then says so in its first line.
     """
@@ -54,6 +58,7 @@ def write_report(
         "title": title,
         "synthetic": synthetic,
         "facts": dict(facts),
+        "runs": [run.model_dump(mode="json") for run in runs],
         "diagnosis": diagnosis.model_dump(mode="json") if diagnosis else None,
         "extraction": extraction.model_dump(mode="json") if extraction else None,
     }
@@ -65,6 +70,7 @@ def write_report(
     page = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8")).render(
         title=title,
         facts=facts,
+        runs=runs,
         diagnosis=diagnosis,
         extraction=extraction,
         synthetic=synthetic,
@@ -79,10 +85,7 @@ def write_report(
 
 def show(number: Interval | None) -> str:
     """Write "0.913 [0.874, 0.950]", or a dash."""
-    if number is None:
-        return "–"
-    bounds = "" if number.low is None or number.high is None else f" [{number.low:.3f}, {number.high:.3f}]"
-    return f"{number.value:.3f}{bounds}"
+    return "–" if number is None else str(number)
 
 
 def show_value(number: Interval | None) -> str:
