@@ -43,7 +43,7 @@ class AblationSettings(JobSettings):
     findings: str = Field(description="run of an extract job on those reports")
     phantom_truth: str | None = Field(None, description="corpus folder of a phantom run: the truth that was drawn")
     arms: Literal["factors", "grid"] = Field(
-        "factors", description="factors: the default, and one change at a time; grid: all combinations (48)"
+        "factors", description="factors: the default, and one change at a time; grid: all combinations (64)"
     )
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="each arm is trained with each of them")
     train: TrainSettings = Field(TrainSettings(), description="the training that all arms share")
@@ -130,7 +130,7 @@ class _Ablation:
         shared = {"root": self.settings.root, "ray": self.settings.ray, "quiet": self.settings.quiet}
         pairs = inject.run(
             inject.InjectSettings(
-                findings=self.settings.findings, images=self.settings.images, attributes=arm.knowledge, **shared
+                findings=self.settings.findings, images=self.settings.images, attributes=arm.attributes, **shared
             )
         )
         similarity = self.settings.train.similarity.model_copy(update={"mode": arm.similarity})

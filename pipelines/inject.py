@@ -32,6 +32,7 @@ from pipelines.finding_index import FindingIndex, index_findings
 from pipelines.job import JobSettings, Outcome, job_spec
 from pipelines.llm_settings import DraftSettings, OpenaiSettings, VllmSettings
 from pipelines.progress import ProgressPrinter
+from pipelines.raw_sentences import sentences_of, write_sentences
 from pipelines.runtime import map_parts, no_progress
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
@@ -40,15 +41,19 @@ _PAIR_COLUMNS = ["image_id", "study_id", "patient_id", "view", "split"]
 _DRAFT_TOKENS = 768
 
 
+Attributes = Literal["conditioned", "category", "none", "llm", "sentences"]
+
+
 class InjectSettings(JobSettings):
     """Settings of ``medfilip inject``."""
 
     findings: str = Field(description="run of an extract job")
     images: str = Field(description="run of an ingest job that read images")
-    attributes: Literal["conditioned", "category", "none", "llm"] = Field(
+    attributes: Attributes = Field(
         "conditioned",
         description="conditioned (by the finding's own severity, site and pattern), category (one description a "
-        "category, as its authors did), none, or llm (conditioned, and what a model adds)",
+        "category, as its authors did), none, llm (conditioned, and what a model adds), or sentences (the report's own "
+        "instead of texts of findings: for ablations)",
     )
     variants: int = Field(DEFAULT_VARIANTS, ge=1, le=64, description="texts written for one finding at most")
     llm: DraftSettings = Field(DraftSettings(), description="with attributes=llm: what a model is asked")
@@ -67,6 +72,8 @@ class InjectSettings(JobSettings):
     @property
     def mode(self) -> InjectionMode:
         """What the texts of a finding are written with; a model only adds to the conditioned ones."""
+        if self.attributes == "sentences":
+            return "none"
         return "conditioned" if self.attributes == "llm" else self.attributes
 
 
@@ -143,6 +150,8 @@ class _InjectJob:
         if self.extractor is not None:
             with inject.stage(self.extractor.name):
                 drafted = self._draft(self.extractor, counted)
+        if self.settings.attributes == "sentences":
+            write_sentences(staging, self.findings)
         with inject.stage("pairs"):
             work = partial(
                 _pair_shard,
@@ -153,6 +162,7 @@ class _InjectJob:
                 mode=self.settings.mode,
                 variants=self.settings.variants,
                 told=drafted is not None,
+                raw=self.settings.attributes == "sentences",
             )
             records = map_parts(staging, "pairs", work, numbered_shards(self.images[1], "images"))
             merge = partial(_merge_texts, run=inject.location, staging=staging)
@@ -202,6 +212,7 @@ def _pair_shard(
     mode: InjectionMode,
     variants: int,
     told: bool,
+    raw: bool,
 ) -> dict[str, Any]:
     number, shard = numbered
     table = read_shard(images, shard, IMAGES, _PAIR_COLUMNS)
@@ -217,10 +228,11 @@ def _pair_shard(
         if code is None:
             unknown += 1
             continue
-        content = repr([row[slot] for slot in FINDING_CONTENT])
+        content = repr([row[slot] for slot in FINDING_CONTENT] + (row["mention_ids"] if raw else []))
         if content not in ids_of:
             phrases = told_phrases(staging, row) if told else ()
-            written = training_texts(row, knowledge, ontology, mode=mode, variants=variants, told=phrases)
+            written = sentences_of(staging, row)[:variants] if raw else []
+            written = written or training_texts(row, knowledge, ontology, mode=mode, variants=variants, told=phrases)
             ids_of[content] = [hash64(text) for text in written]
             about = {"category": row["category"], "certainty": row["certainty"]}
             for text_id, text in zip(ids_of[content], written, strict=True):

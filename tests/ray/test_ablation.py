@@ -17,7 +17,7 @@ def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     from medfilip.evaluation.ablation import Arm
 
     module = JOBS["ablation"].load()
-    monkeypatch.setattr(module, "arms", lambda which: (Arm(), Arm(knowledge="none", objective="infonce")))
+    monkeypatch.setattr(module, "arms", lambda which: (Arm(), Arm(attributes="sentences", objective="infonce")))
 
 
 def test_arms_are_trained_compared_and_found_again(
@@ -29,7 +29,7 @@ def test_arms_are_trained_compared_and_found_again(
     )  # fmt: skip
     outcome = run_job("ablation", *given)
     found = json.loads((Path(outcome.location) / "ablation.json").read_text())
-    assert [arm["arm"] for arm in found["arms"]] == ["default", "knowledge none, objective infonce"]
+    assert [arm["arm"] for arm in found["arms"]] == ["default", "attributes sentences, objective infonce"]
     assert found["images"] == ingested.manifest.counts["images_test"] and found["labels"]
     assert found["arms"][1]["difference"] and len({arm["checkpoints"][0] for arm in found["arms"]}) == 2
     assert run_job("ablation", *given).already_finished

@@ -208,3 +208,24 @@ def test_without_questions_nobody_is_asked(findings: Ran, ingested: Ran, tmp_pat
         assert not server.asked and not ran.manifest.files
     plain = inject(findings, ingested, tmp_path, "attributes=conditioned")
     assert texts_of(ran) == texts_of(plain)
+
+
+def test_sentences_instead_of_findings_are_those_the_findings_were_read_from(
+    extracted: Ran, ingested: Ran, root: Path
+) -> None:
+    given = (f"findings={extracted.location}", f"images={ingested.location}", f"root={root}")
+    injected = Ran.of(run_job("inject", *given, "attributes=sentences"))
+    texts = read_dataset(injected.location, injected.manifest, "texts").to_pylist()
+    sentences = read_dataset(extracted.location, extracted.manifest, "sentences").to_pylist()
+    known = {row["text"]: row["sentence_id"] for row in sentences}
+    assert texts and all(row["text"] in known for row in texts)
+    mentions = read_dataset(extracted.location, extracted.manifest, "mentions").to_pylist()
+    said = {(mention["sentence_id"], mention["category"]) for mention in mentions}
+    about: dict[str, set[str]] = {}
+    names, by_id = Codebook.of(load_ontology()).categories, {row["text_id"]: row["text"] for row in texts}
+    for pair in read_dataset(injected.location, injected.manifest, "pairs").to_pylist():
+        for code in pair["findings"]:
+            for text_id in code["text_ids"]:
+                about.setdefault(by_id[text_id], set()).add(names[code["category"]])
+    assert all((known[text], category) in said for text, found in about.items() for category in found)
+    assert injected.manifest.versions["injection"] == "none"

@@ -18,10 +18,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.evaluation.metrics import Floats, Interval, interval_of
-from medfilip.knowledge.inject import InjectionMode
 from medfilip.model.objectives import Objective
 from medfilip.similarity.tables import SimilarityMode
 
+Texts = Literal["conditioned", "category", "none", "sentences"]
 Compared = Literal["pos_auroc", "pnc_auroc"]
 COMPARED: tuple[Compared, ...] = get_args(Compared)
 
@@ -32,15 +32,16 @@ class Arm:
 
     Attributes
     ----------
-    knowledge
-        How attributes are written into texts and prompts.
+    attributes
+        What training texts are written from: findings with attributes by their own slots (``conditioned``) or one
+        description a category, findings alone (``none``), or the report's own sentences, which takes extraction away.
     similarity
         Mode of the targets.
     objective
         What is computed from them.
     """
 
-    knowledge: InjectionMode = "conditioned"
+    attributes: Texts = "conditioned"
     similarity: SimilarityMode = "factorised"
     objective: Objective = "soft_sigmoid"
 
@@ -57,7 +58,7 @@ _DEFAULT = Arm()
 def arms(which: Literal["factors", "grid"]) -> tuple[Arm, ...]:
     """Return the default and all arms that change one thing of it, or all combinations, the default first."""
     options: dict[str, tuple[str, ...]] = {
-        "knowledge": get_args(InjectionMode),
+        "attributes": get_args(Texts),
         "similarity": get_args(SimilarityMode),
         "objective": get_args(Objective),
     }

@@ -20,8 +20,8 @@ def test_factors_change_one_thing_and_the_grid_is_every_combination():
     assert all(
         sum(a != b for a, b in zip(vars(arm).values(), vars(Arm()).values(), strict=True)) == 1 for arm in factors[1:]
     )
-    assert len(set(factors)) == len(factors) == 1 + 2 + 3 + 3
-    assert len(set(grid)) == len(grid) == 3 * 4 * 4 and set(factors) <= set(grid)
+    assert len(set(factors)) == len(factors) == 1 + 3 + 3 + 3
+    assert len(set(grid)) == len(grid) == 4 * 4 * 4 and set(factors) <= set(grid)
     assert len({arm.name for arm in grid}) == len(grid)
 
 
