@@ -16,6 +16,7 @@ from medfilip.core.fingerprint import sha256_bytes
 from medfilip.evaluation.card import CARD, write_card
 from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
 from medfilip.evaluation.embedded import PARTS, Options, Part
+from medfilip.evaluation.examples import Example
 from medfilip.evaluation.extraction import ExtractionResult, evaluate_extraction
 from medfilip.evaluation.familiarity import evaluate_familiarity, fingerprint_of, read_strangers
 from medfilip.evaluation.grounding import Pointed, evaluate_grounding
@@ -50,6 +51,9 @@ class EvaluateSettings(JobSettings):
         PARTS,
         description=f"what is measured beside zero-shot diagnosis: {', '.join(PARTS)}",
     )
+    examples: int | None = Field(
+        None, ge=0, le=100, description="test images with boxes shown on the page, with heat maps; empty: 9 of phantoms"
+    )
     unfamiliar: str | None = Field(
         None,
         description="folder of images that are no chest radiographs: how well the model knows that it does not know",
@@ -59,6 +63,7 @@ class EvaluateSettings(JobSettings):
 
 
 SETTINGS = EvaluateSettings
+DRAWN_EXAMPLES = 9
 
 
 def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
@@ -82,7 +87,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
         if evaluate.manifest is not None:
             return _outcome(evaluate, already_finished=True)
         embedded = embed_images(evaluate, images, checkpoint, ("validation", "test"), settings.ray)
-        pointed = _pointed(settings, evaluate, truth, images, checkpoint)
+        pointed, examples = _pointed(settings, evaluate, truth, images, checkpoint)
         with evaluate.stage("score"):
             diagnoser = Diagnoser.load(local_copy(checkpoint))
             known = study_truth(findings, corpus, images)
@@ -107,7 +112,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
         trained = run_of(checkpoint)
         runs = [RunFacts.of(images_manifest), RunFacts.of(findings_manifest), *([trained] if trained else [])]
         card = write_card(diagnoser.fingerprint, diagnoser.versions, diagnosis, runs, truth=facts["truth of diagnosis"])
-        _publish(evaluate, facts, diagnosis, extraction, runs, card, synthetic=diagnoser.versions.synthetic)
+        _publish(evaluate, facts, diagnosis, extraction, runs, card, examples, synthetic=diagnoser.versions.synthetic)
     return _outcome(evaluate)
 
 
@@ -117,9 +122,13 @@ def _outcome(evaluate: Run, *, already_finished: bool = False) -> Outcome:
 
 def _pointed(
     settings: EvaluateSettings, evaluate: Run, truth: Sequence[PhantomTruth], images: Location, checkpoint: Location
-) -> list[Pointed]:
+) -> tuple[list[Pointed], tuple[Example, ...]]:
     boxes = drawn_boxes(truth, images) if "heat_maps" in settings.parts else {}
-    return point_all(evaluate, images, checkpoint, boxes, settings.ray) if boxes else []
+    if not boxes:
+        return [], ()
+    # Whoever has phantom truth has phantoms: their pixels may stand in a page.
+    count = DRAWN_EXAMPLES if settings.examples is None else settings.examples
+    return point_all(evaluate, images, checkpoint, boxes, settings.ray, examples=count)
 
 
 def _extraction(
@@ -144,13 +153,14 @@ def _publish(
     extraction: ExtractionResult | None,
     runs: Sequence[RunFacts],
     card: str,
+    examples: Sequence[Example],
     *,
     synthetic: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = write_report(
             Path(folder), title="Evaluation", facts=facts, diagnosis=diagnosis, extraction=extraction,
-            runs=runs, synthetic=synthetic,
+            runs=runs, examples=examples, synthetic=synthetic,
         )  # fmt: skip
         for path in written:
             (evaluate.location / path.name).write_bytes(path.read_bytes())

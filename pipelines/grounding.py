@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from medfilip.core.ids import hash64
+from medfilip.evaluation.examples import Example, choose
 from medfilip.evaluation.grounding import Box, Pointed, point
 from medfilip.imaging.preprocess import png_decode, to_model
 from medfilip.model.heat_map import MapMethod
@@ -42,20 +43,35 @@ def drawn_boxes(truth: Sequence[PhantomTruth], images: Location) -> dict[str, di
 
 
 def point_all(
-    run: Run, images: Location, checkpoint: Location, boxes: Boxes, ray: RaySettings, method: MapMethod = "gradient"
-) -> list[Pointed]:
-    """Compare the heat maps of all frontal validation and test images that have boxes."""
-    work = partial(_point_shard, images=images, checkpoint=checkpoint, boxes=boxes, method=method)
+    run: Run,
+    images: Location,
+    checkpoint: Location,
+    boxes: Boxes,
+    ray: RaySettings,
+    *,
+    examples: int = 0,
+    method: MapMethod = "gradient",
+) -> tuple[list[Pointed], tuple[Example, ...]]:
+    """Compare the heat maps of all frontal validation and test images that have boxes; draw some of the test images."""
+    work = partial(_point_shard, images=images, checkpoint=checkpoint, boxes=boxes, examples=examples, method=method)
     with ray_session(ray, ray.address), run.stage("heat_maps"):
         parts = map_parts(run.staging, f"heat_maps_{method}", work, numbered_shards(read_manifest(images), "images"))
-    return [Pointed(**_tuples(item)) for part in parts for item in part["found"]]
+    drawn = choose((Example(**item) for part in parts for item in part["examples"]), examples)
+    return [Pointed(**_tuples(item)) for part in parts for item in part["found"]], drawn
 
 
 def _point_shard(
-    numbered: NumberedShard, *, images: Location, checkpoint: Location, boxes: Boxes, method: MapMethod
+    numbered: NumberedShard,
+    *,
+    images: Location,
+    checkpoint: Location,
+    boxes: Boxes,
+    examples: int,
+    method: MapMethod,
 ) -> dict[str, Any]:
     diagnoser = diagnoser_of(checkpoint)
     found: list[Pointed] = []
+    drawn: list[Example] = []
     for row in read_shard(images, numbered[1], IMAGES, _COLUMNS).to_pylist():
         if row["split"] in ("validation", "test") and row["view"] != "lateral" and row["study_id"] in boxes:
             found += point(
@@ -67,8 +83,12 @@ def _point_shard(
                 split=row["split"],
                 method=method,
                 seed=hash64(row["image_id"]) % (1 << 32),
+                examples=drawn if examples and row["split"] == "test" else None,
             )
-    return {"found": [asdict(item) for item in found]}
+    return {
+        "found": [asdict(item) for item in found],
+        "examples": [asdict(item) for item in choose(drawn, examples)],
+    }
 
 
 def _tuples(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,10 @@ def test_evaluation_counts_every_held_out_image_once(
     assert numbers["extraction"]["reports"] == STUDIES
     page = (Path(outcome.location) / "report.html").read_text()
     assert "Synthetic data" in page and "<script" not in page
-    assert not re.search(r"(?:src|href)=[\"'](?!#)|url\((?![\"']?#)|@import", page), "nothing is loaded from anywhere"
+    assert page.count("data:image/png;base64,") > 0, "phantoms are shown with their maps"
+    assert not re.search(r"(?:src|href)=[\"'](?!#|data:image/png;base64,)|url\((?![\"']?#)|@import", page), (
+        "nothing is loaded from anywhere"
+    )
 
 
 def test_images_without_findings_are_no_training_data(extracted: Ran, corpus: Path, tmp_path: Path) -> None:

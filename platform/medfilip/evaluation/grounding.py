@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from medfilip.evaluation.examples import Example, draw_example
 from medfilip.evaluation.metrics import Floats, Interval, interval_of, resample_weights, weighted_means
 from medfilip.imaging.preprocess import letterbox
 from medfilip.model.diagnoser import Diagnoser, FloatArray
@@ -101,6 +102,7 @@ def point(
     split: str,
     method: MapMethod,
     seed: int,
+    examples: list[Example] | None = None,
 ) -> list[Pointed]:
     """Compare the maps of one image with its boxes.
 
@@ -114,6 +116,8 @@ def point(
         Height and width of that image.
     seed
         Of the noise.
+    examples
+        Takes a picture of each label, if given.
     """
     size, labels = diagnoser.image_size, list(boxes)
     noise = np.random.default_rng(seed).normal(size=pixels_1SS.shape).astype(np.float32)
@@ -122,6 +126,9 @@ def point(
     found = []
     for at, label in enumerate(labels):
         mask_SS = box_mask(boxes[label], shape, size)
+        if examples is not None:
+            hit = _hit(map_2LSS[0, at], mask_SS)
+            examples.append(draw_example(pixels_1SS, map_2LSS[0, at], mask_SS, label=label, order=seed, hit=hit))
         # Another label whose boxes do not say the same: its map must not fit these.
         other = next((i for i in range(len(labels)) if i != at), None)
         found.append(

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from medfilip.evaluation.diagnosis import DiagnosisResult
 from medfilip.evaluation.drawing import COLOURS, DASHES, GREY, drawing
+from medfilip.evaluation.examples import Example
 from medfilip.evaluation.extraction import ExtractionResult
 from medfilip.evaluation.metrics import Interval
 from medfilip.evaluation.provenance import RunFacts
@@ -34,6 +35,7 @@ def write_report(
     diagnosis: DiagnosisResult | None = None,
     extraction: ExtractionResult | None = None,
     runs: Sequence[RunFacts] = (),
+    examples: Sequence[Example] = (),
     synthetic: bool,
 ) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` and return their paths.
@@ -50,6 +52,8 @@ def write_report(
         The parts that were evaluated.
     runs
         The runs that data and model came from.
+    examples
+        Pictures of images with their heat maps; they are on the page alone.
     synthetic
         Whether phantoms were used in training or evaluation; the page then says so in its first line.
     """
@@ -71,6 +75,7 @@ def write_report(
         title=title,
         facts=facts,
         runs=runs,
+        examples=examples,
         diagnosis=diagnosis,
         extraction=extraction,
         synthetic=synthetic,
