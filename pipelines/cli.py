@@ -140,8 +140,10 @@ def inject(
 _WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject}
 
 for _job in JOBS.values():
-    if _job.name not in _EVALUATIONS.values():
-        app.command(_job.name, cls=JobCommand)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
+    if _job.name != "evaluate":
+        # A job on a cluster is started by its own name; people find an evaluation behind 'evaluate'.
+        hidden = _job.name in _EVALUATIONS.values()
+        app.command(_job.name, cls=JobCommand, hidden=hidden)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
 
 
 app.add_typer(knowledge, name="knowledge")

@@ -31,6 +31,7 @@ _PATHS = (
     "pairs",
     "checkpoint",
     "phantom_truth",
+    "unfamiliar",
     "exclude_ids",
     "data",
     "lock",

@@ -34,6 +34,12 @@ def test_help_names_every_job_and_the_way_of_the_data() -> None:
     assert "ingest → extract → inject → pretrain → evaluate → serve" in text
 
 
+@pytest.mark.parametrize("job", sorted(JOBS))
+def test_every_job_starts_by_its_own_name_as_a_cluster_starts_it(job: str) -> None:
+    told = medfilip_here(job, "--help")
+    assert told.returncode == 0 and f"MEDFILIP_{job.upper()}__KEY" in told.stdout
+
+
 def test_job_help_lists_settings_with_defaults() -> None:
     text = medfilip_here("extract", "--help").stdout
     assert "vllm.model" in text and "lexicon" in text and "MEDFILIP_EXTRACT__KEY" in text
