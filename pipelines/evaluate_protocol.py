@@ -27,13 +27,12 @@ from medfilip.core.errors import MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.core.settings import operational
 from medfilip.evaluation.diagnosis import DiagnosisResult
-from medfilip.evaluation.metrics import best_threshold
 from medfilip.evaluation.protocols.protocol import EVALUATED, load_protocol
 from medfilip.evaluation.protocols.record import check_fingerprint, check_lock, write_lock
 from medfilip.evaluation.protocols.splits import check_filled
 from medfilip.evaluation.protocols.table import ProtocolTable, read_protocol
 from medfilip.evaluation.report import write_report
-from medfilip.evaluation.zero_shot import evaluate_zero_shot
+from medfilip.evaluation.zero_shot import choose_thresholds, evaluate_zero_shot
 from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
@@ -41,7 +40,7 @@ from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.listing import read_listed
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
-from medfilip.model.diagnoser import Diagnoser, Scores
+from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.storage.location import Location
 from medfilip.storage.run import Run, open_run, register_file
@@ -251,7 +250,7 @@ def _score(settings: EvaluateProtocolSettings, table: ProtocolTable, encoded: En
     protocol, diagnoser = table.protocol, Diagnoser.load(local_copy(checkpoint))
     test, validation = _split(table, encoded, "test"), _split(table, encoded, "validation")
     bank = diagnoser.encode_labels(protocol.categories)
-    thresholds = _thresholds(diagnoser.score(validation.images_ND, bank), validation.truth_NL)
+    thresholds = choose_thresholds(diagnoser.score(validation.images_ND, bank), validation.truth_NL)
     result = evaluate_zero_shot(
         diagnoser.score(test.images_ND, bank),
         test.truth_NL,
@@ -266,17 +265,6 @@ def _score(settings: EvaluateProtocolSettings, table: ProtocolTable, encoded: En
     if phantom:
         facts["data"] = "phantoms in the layout of the data set, not the data set"
     return _Scored(DiagnosisResult(zero_shot=result), facts, phantom or diagnoser.versions.synthetic)
-
-
-def _thresholds(scores: Scores, truth_NL: Ints) -> dict[str, float]:
-    """Choose each label's threshold on the validation split; none where that split lacks a class."""
-    found: dict[str, float] = {}
-    for at, label in enumerate(scores.labels):
-        known = truth_NL[:, at] >= 0
-        threshold = best_threshold(truth_NL[known, at], scores.probability_NL[known, at])
-        if threshold is not None:
-            found[label] = threshold
-    return found
 
 
 def _facts(

@@ -80,8 +80,8 @@ class ArmResult(BaseModel):
         Metric → the value of each seed.
     difference
         To the first arm, positive where this one is better; empty for the first itself.
-    seen
-        Checkpoint fingerprint of each seed.
+    checkpoints
+        Fingerprint of each seed's model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

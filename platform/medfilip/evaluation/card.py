@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from medfilip.answers import INTENDED_USE
 from medfilip.evaluation.diagnosis import DiagnosisResult
-from medfilip.evaluation.metrics import Interval
 from medfilip.evaluation.provenance import RunFacts
+from medfilip.evaluation.report import show
 from medfilip.evaluation.zero_shot import Metric
 from medfilip.model.checkpoint import Versions
 
@@ -56,9 +56,9 @@ def _lines(
     yield "| label | with | without | AUROC POS | AUROC PNC | sensitivity | specificity | ECE |"
     yield "|---|---|---|---|---|---|---|---|"
     for item in zero_shot.labels:
-        cells = " | ".join(_number(item.metrics.get(name)) for name in _SHOWN)
+        cells = " | ".join(show(item.metrics.get(name)) for name in _SHOWN)
         yield f"| {item.label} | {item.positives} | {item.negatives} | {cells} |"
-    yield f"| mean | | | {' | '.join(_number(zero_shot.macro.get(name)) for name in _SHOWN)} |"
+    yield f"| mean | | | {' | '.join(show(zero_shot.macro.get(name)) for name in _SHOWN)} |"
     yield from _subgroups(diagnosis)
     yield from _calibration(diagnosis)
     yield from _limits(diagnosis, versions)
@@ -72,8 +72,8 @@ def _subgroups(diagnosis: DiagnosisResult) -> Iterator[str]:
     yield "| | group | images | AUROC PNC | largest gap |\n|---|---|---|---|---|"
     for column in diagnosis.subgroups:
         for at, group in enumerate(column.groups):
-            gap = _number(column.gap) if at == 0 else ""
-            yield f"| {column.column} | {group.group} | {group.images} | {_number(group.pnc_auroc)} | {gap} |"
+            gap = show(column.gap) if at == 0 else ""
+            yield f"| {column.column} | {group.group} | {group.images} | {show(group.pnc_auroc)} | {gap} |"
 
 
 def _calibration(diagnosis: DiagnosisResult) -> Iterator[str]:
@@ -109,10 +109,10 @@ def _limits(diagnosis: DiagnosisResult, versions: Versions) -> Iterator[str]:
         worst = min(robustness.styles, key=lambda item: item.pnc_auroc.value if item.pnc_auroc else 1.0)
         yield (
             f"- Wording matters: over prompt styles the mean PNC AUROC changes by {robustness.pnc_spread:.3f}; it is "
-            f"{_number(worst.pnc_auroc)} with “{worst.example[0][:60]}” against “{worst.example[1][:60]}”."
+            f"{show(worst.pnc_auroc)} with “{worst.example[0][:60]}” against “{worst.example[1][:60]}”."
         )
     if diagnosis.unseen is not None:
-        yield f"- Categories kept out of training: mean AUROC POS {_number(diagnosis.unseen.macro.get('pos_auroc'))}."
+        yield f"- Categories kept out of training: mean AUROC POS {show(diagnosis.unseen.macro.get('pos_auroc'))}."
     chance = [item for item in diagnosis.fine_grained if item.category and (item.accuracy.low or 0) <= item.majority]
     if chance:
         told = ", ".join(f"{item.slot} of {item.category}" for item in chance)
@@ -124,7 +124,3 @@ def _limits(diagnosis: DiagnosisResult, versions: Versions) -> Iterator[str]:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count) or "nothing"
-
-
-def _number(found: Interval | None) -> str:
-    return "–" if found is None else str(found)

@@ -20,15 +20,15 @@ from medfilip.evaluation.embedded import EmbeddedImages, Options
 from medfilip.evaluation.familiarity import FamiliarityResult
 from medfilip.evaluation.fine_grained import SlotResult, evaluate_fine_grained
 from medfilip.evaluation.grounding import GroundingResult
-from medfilip.evaluation.metrics import Ints, best_threshold
+from medfilip.evaluation.metrics import Ints
 from medfilip.evaluation.prompt_styles import ATTRIBUTES, RobustnessResult, evaluate_robustness, write_styles
 from medfilip.evaluation.retrieval import RetrievalResult, Statements, evaluate_retrieval
 from medfilip.evaluation.single_label import SingleLabelResult, evaluate_single_label
 from medfilip.evaluation.subgroups import SubgroupResult, age_band, evaluate_subgroups
 from medfilip.evaluation.truth import Truth
-from medfilip.evaluation.zero_shot import ZeroShotResult, evaluate_zero_shot
+from medfilip.evaluation.zero_shot import ZeroShotResult, choose_thresholds, evaluate_zero_shot
 from medfilip.findings.codes import Codebook
-from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN
+from medfilip.findings.truth import ABSENT, PRESENT
 from medfilip.knowledge.inject import canonical_texts
 from medfilip.knowledge.knowledge import Knowledge
 from medfilip.knowledge.prompts import Prompts
@@ -201,13 +201,7 @@ class _Run:
         if not len(validation) or not labels:
             return stored
         scores = self.diagnoser.score(validation.image_ND, self.diagnoser.encode_labels(labels))
-        truth_NL, found = self._states(validation, labels), stored
-        for at, label in enumerate(labels):
-            known_N = truth_NL[:, at] != UNKNOWN
-            threshold = best_threshold(truth_NL[known_N, at], scores.probability_NL[known_N, at])
-            if threshold is not None:
-                found[label] = threshold
-        return found
+        return stored | choose_thresholds(scores, self._states(validation, labels))
 
 
 def _labels(test: EmbeddedImages, truth: Truth, options: Options) -> tuple[str, ...]:

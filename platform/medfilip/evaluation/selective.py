@@ -45,12 +45,3 @@ def risk_coverage(
         last_B = (answered_BN < coverage * total_B[:, None] - 1e-9).sum(axis=1)
         risks.append(risk_BN[np.arange(len(risk_BN)), np.minimum(last_B, len(order_N) - 1)])
     return np.concatenate(areas), np.concatenate(risks)
-
-
-def curve(wrong_N: NDArray[np.bool_], confidence_N: Floats, points: int = 100) -> tuple[tuple[float, float], ...]:
-    """Return (coverage, risk), at most ``points`` of them, for drawing."""
-    wrong_N = wrong_N[np.argsort(-confidence_N, kind="stable")]
-    answered_N = np.arange(1, len(wrong_N) + 1)
-    risk_N = wrong_N.cumsum() / answered_N
-    keep = np.unique(np.linspace(0, len(wrong_N) - 1, min(points, len(wrong_N))).astype(int))
-    return tuple((float(answered_N[at] / len(wrong_N)), float(risk_N[at])) for at in keep)

@@ -24,6 +24,7 @@ from medfilip.evaluation.metrics import (
     Weights,
     auprcs,
     aurocs,
+    best_threshold,
     calibration_error_by_chance,
     calibration_errors,
     decisions,
@@ -142,6 +143,17 @@ def evaluate_zero_shot(
         labels=tuple(labels),
         macro=intervals(_means(values)),
     )
+
+
+def choose_thresholds(scores: Scores, truth_NL: Ints) -> dict[str, float]:
+    """Choose each label's threshold on a **validation** split, by F1; labels of which it lacks a class have none."""
+    found: dict[str, float] = {}
+    for at, label in enumerate(scores.labels):
+        known_N = truth_NL[:, at] >= 0
+        threshold = best_threshold(truth_NL[known_N, at], scores.probability_NL[known_N, at])
+        if threshold is not None:
+            found[label] = threshold
+    return found
 
 
 def macro_values(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medfilip.evaluation.metrics import each_once
-from medfilip.evaluation.selective import confidence_of, curve, risk_coverage
+from medfilip.evaluation.selective import confidence_of, risk_coverage
 
 
 def test_by_hand():
@@ -14,7 +14,6 @@ def test_by_hand():
     area, risk = risk_coverage(wrong, confidence, each_once(4), coverage=0.5)
     assert area[0] == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
     assert risk[0] == pytest.approx(1 / 2)
-    assert curve(wrong, confidence) == ((0.25, 0.0), (0.5, 0.5), (0.75, pytest.approx(1 / 3)), (1.0, 0.5))
 
 
 def test_a_resample_is_the_images_it_repeats():
