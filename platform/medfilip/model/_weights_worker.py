@@ -23,6 +23,7 @@ from medfilip.model.foreign import Found, find_tensors
 
 _NAME = re.compile(r"[A-Za-z_][\w.]{0,80}")
 _BEYOND = re.compile(r"unsupported|allowed|blocked", re.IGNORECASE)  # what torch's restricted unpickler says of code
+_NO_MEMORY = re.compile(r"allocat|memory|mmap", re.IGNORECASE)  # torch's allocator raises RuntimeError, not MemoryError
 _SLACK_BYTES = 64 * 2**20
 
 
@@ -46,7 +47,7 @@ def _failure(error: Exception) -> dict[str, object]:
         named = re.search(rf"global ({_NAME.pattern})", str(error), re.IGNORECASE)
         wanted = named.group(1) if named else "more than tensors and plain containers"
         return {"kind": "unsafe", "reason": f"it asks for {wanted}"}
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return {"kind": "unreadable", "reason": "it needs more memory than its size allows for"}
     return {"kind": "unreadable", "reason": f"it is incomplete, or no PyTorch file ({type(error).__name__})"}
 
@@ -85,8 +86,8 @@ def main() -> None:
     limit_memory(int(memory_bytes))
     try:
         report = convert(Path(file), Path(folder), key or None)
-    except MemoryError:
-        report = {"kind": "unreadable", "reason": "it needs more memory than its size allows for"}
+    except (MemoryError, RuntimeError) as error:
+        report = _failure(error)
     (Path(folder) / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 

@@ -132,7 +132,7 @@ def test_memory_is_limited(tmp_path):
     torch.save({"a": torch.ones(40 << 18)}, tmp_path / "a.pt")
     limits = ConversionLimits(memory_factor=1, memory_extra_bytes=1)
     told = refused(ErrorCode.WEIGHTS_UNREADABLE, tmp_path / "a.pt", tmp_path / "out.safetensors", limits=limits)
-    assert "memory" in told or "failed with" in told or "died" in told
+    assert "memory" in told or "died" in told  # a process may not even be able to say so
     assert {path.name for path in tmp_path.iterdir()} == {"a.pt"}
 
 
