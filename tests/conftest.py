@@ -17,6 +17,8 @@ os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Read by torch: tensors of tests are so small that more threads only wait for each other. Ray's workers have one too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Pseudonyms of tests come from a fixed key, never from the user's own.
 os.environ["MEDFILIP_PROJECT_KEY"] = "key-of-the-tests"
 
@@ -27,10 +29,11 @@ _skipped: dict[str, str] = {}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run cheap tests first; a test's folder is its mark."""
-    order = ["unit", "ray", "vllm", "serve", "cluster", "chaos"]
+    marked = ["ray", "vllm", "serve", "cluster", "chaos"]
+    order = ["unit", "learning", "processes", *marked]
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
-        if folder in order[1:]:
+        if folder in marked:
             item.add_marker({"chaos": "cluster"}.get(folder, folder))
     items.sort(key=lambda item: order.index(p) if (p := item.path.relative_to(TESTS).parts[0]) in order else 0)
 

@@ -80,10 +80,8 @@ def losses(events: Path) -> dict[int, float]:
 @pytest.fixture(scope="module")
 def alone(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process without Ray."""
-    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
-    torch.set_num_threads(1)  # as Ray gives its workers
+    folder = tmp_path_factory.mktemp("alone")
     assert main(["--pairs", str(runs[0]), "--images", str(runs[1]), "--out", str(folder), *TRAIN]) == 0
-    torch.set_num_threads(threads)
     return folder
 
 
@@ -182,7 +180,6 @@ def test_a_killed_driver_that_starts_again_goes_on(
     assert len(list(tmp_path.glob("pretrain-*/*/manifest.json"))) == 1, "no second run"
     assert not list(storage.iterdir()), "a finished run keeps no state"
     quiet = tmp_path / "quiet"
-    torch.set_num_threads(1)
     given = [*TRAIN, "epochs=40", "report_steps=20"]
     assert (
         main(["--pairs", str(runs[0]), "--images", str(runs[1]), "--out", str(quiet), "--no-validation", *given]) == 0

@@ -20,10 +20,7 @@ def test_torchrun_trains_what_one_process_trains(tmp_path):
     pairs, images = publish_pairs(tmp_path / "runs")
     runs = ("--pairs", str(pairs), "--images", str(images))
     folders = tmp_path / "alone", tmp_path / "two"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     assert main([*runs, "--out", str(folders[0]), *SETTINGS]) == 0
-    torch.set_num_threads(threads)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",

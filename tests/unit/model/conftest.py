@@ -12,15 +12,6 @@ from medfilip.model.tokenizer import Tokenizer
 TEXTS = ["left pleural effusion", "no pleural effusion", "nodule in the upper lobe", "cardiomegaly", "possible mass"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Small tensors gain nothing from more threads, and wait long for each other on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def model() -> DualEncoder:
     """An untrained model with a fixed seed."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from medfilip import ErrorCode, MedfilipError
-from medfilip.evaluation.metrics import auroc
 from medfilip.model.checkpoint import load_checkpoint
-from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.distributed import World
 from medfilip.training import loop
 from medfilip.training.loop import build_model, fit
 from medfilip.training.reporter import LocalReporter
-from tests.unit.training.synthetic import CATEGORIES, settings, studies, train_data
+from tests.unit.training.synthetic import settings, train_data
 
 
 class Killed(BaseException):
@@ -104,21 +101,3 @@ def test_equal_settings_give_equal_models():
     first, second = (build_model(settings(seed=3), data, World()) for _ in range(2))
     assert first.tokenizer.to_json() == second.tokenizer.to_json()
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-
-
-def test_a_small_corpus_is_learned_and_negation_with_it(tmp_path):
-    data = train_data(count=96, validation=40)
-    result = fit(settings(epochs=14, global_batch=16, text_warmup=60), data, World(), LocalReporter(tmp_path), tmp_path)
-    diagnoser = Diagnoser.load(result.folder)
-    pixels, _, truth = studies(80, seed=9)
-    scores = diagnoser.score(diagnoser.encode_images(pixels), diagnoser.encode_labels(CATEGORIES))
-    negated = diagnoser.score(
-        diagnoser.encode_images(pixels),
-        diagnoser.encode_labels([f"no {name.replace('_', ' ')}" for name in CATEGORIES]),
-    )
-    for at, name in enumerate(CATEGORIES):
-        assert auroc(truth[:, at], scores.margins[:, at]) > 0.9, name
-        assert auroc(truth[:, at], negated.margins[:, at]) < 0.1, name
-    assert all(scores.calibrated)
-    assert np.abs(scores.probability_NL.mean(axis=0) - truth.mean(axis=0)).max() < 0.25
-    assert diagnoser.versions.synthetic
