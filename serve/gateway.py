@@ -98,7 +98,7 @@ class Gateway:
         return Diagnosis(
             request_id=request_id,
             findings=scored.findings,
-            image=decoded.facts,
+            images=(decoded.facts,),
             warnings=(*request.warnings, *_warnings(decoded.facts, scored, card)),
             model=ModelFacts(
                 fingerprint=card.fingerprint,

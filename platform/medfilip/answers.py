@@ -15,6 +15,9 @@ SYNTHETIC = "synthetic training data"
 LICENSED = "licensed corpus"
 
 Basis = Literal["category", "overall", "none"]
+Decision = Literal["present", "absent", "abstained"]
+Abstention = Literal["not_chest", "unfamiliar_image", "view_not_frontal"]
+"""Why a whole answer abstains: what the model was never made for."""
 
 
 class Answer(BaseModel):
@@ -23,16 +26,67 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class OperatingPointFacts(Answer):
+    """Where a label is called present, and what that reached on the images it was chosen on."""
+
+    rule: str = Field(description="f1, youden, sensitivity; 'request' for a threshold of the request, 'half' for 0.5")
+    threshold: float = Field(ge=0, le=1, description="of the probability")
+    sensitivity: float | None = Field(None, description="on the validation images it was chosen on")
+    specificity: float | None = Field(None, description="on the validation images it was chosen on")
+    positives: int = Field(0, description="validation images with the finding")
+    negatives: int = Field(0, description="validation images without it")
+
+
+class SlotChoice(Answer):
+    """The most likely value of a slot of a finding, among labels that differ in one word."""
+
+    value: str = Field(description="as in the ontology, for example 'left', 'mild', 'right_lower_lobe'")
+    share: float = Field(ge=0, le=1, description="of the softmax over the choices; not calibrated")
+    choices: int = Field(description="how many values were compared")
+
+
+class AttributeMatch(Answer):
+    """How well the image fits a visual attribute of a finding."""
+
+    axis: str = Field(description="density, shape, margin, distribution, site, secondary_sign, or 'described'")
+    text: str = Field(description="as in the knowledge, or as the request described it")
+    score: float = Field(ge=-1, le=1, description="cosine of the image with the attribute less that with its absence")
+
+
+class HeatMap(Answer):
+    """Where the evidence for a finding lies."""
+
+    image: int = Field(0, description="index of the image among those of the request")
+    method: Literal["gradient", "patch"]
+    width: int
+    height: int
+    peak: float = Field(description="largest contribution, in cosine; pixel value 255")
+    png: str = Field(description="base64 of a grey PNG of the aspect of the image; 0 is no evidence for the finding")
+
+
 class DiagnosedFinding(Answer):
     """What the model says about one label."""
 
     label: str = Field(description="as it was asked for")
     category: str | None = Field(description="ontology id when the label is a bare category, else null")
     probability: float = Field(ge=0, le=1)
+    probability_low: float | None = Field(
+        None, ge=0, le=1, description="95 % interval of the calibration curve at this score; null without one"
+    )
+    probability_high: float | None = Field(None, ge=0, le=1)
     calibrated: bool = Field(description="whether the probability comes from a curve fitted for this category")
     calibration: Basis = Field(description="the curve behind the probability: the category's, the overall one, or none")
     positive_score: float = Field(description="logit of the prompts that say the label is there")
     negative_score: float = Field(description="logit of the prompts that say it is not")
+    decision: Decision = Field(
+        "abstained", description="by the operating point; abstained where the answer or this finding is too uncertain"
+    )
+    operating_point: OperatingPointFacts | None = Field(None, description="what the decision was made by")
+    severity: SlotChoice | None = Field(None, description="most likely severity, of what is called present")
+    laterality: SlotChoice | None = Field(None, description="most likely side, of what is called present")
+    site: SlotChoice | None = Field(None, description="most likely site, of what is called present")
+    attributes: tuple[AttributeMatch, ...] = Field((), description="best matches first, where they were asked for")
+    heat_map: HeatMap | None = Field(None, description="where it was asked for")
 
 
 class ImageFacts(Answer):
@@ -69,10 +123,21 @@ class Diagnosis(Answer):
 
     request_id: str
     findings: tuple[DiagnosedFinding, ...] = Field(description="in the order of the labels asked for")
-    image: ImageFacts
+    abstentions: tuple[Abstention, ...] = Field(
+        (), description="why nothing is decided about this study; empty where decisions stand"
+    )
+    unfamiliarity: float | None = Field(
+        None, ge=0, le=1, description="share of reference images nearer to what the model knows; null if not measured"
+    )
+    images: tuple[ImageFacts, ...] = Field(min_length=1, description="in the order they were sent")
     warnings: tuple[AnswerWarning, ...]
     model: ModelFacts
     intended_use: str = INTENDED_USE
+
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing is decided about this study."""
+        return bool(self.abstentions)
 
 
 class ModelCard(Answer):

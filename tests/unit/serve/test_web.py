@@ -58,15 +58,15 @@ def test_a_png_is_judged_by_its_pixels(client: TestClient, phantom_dicom: bytes)
     right = client.post("/v1/diagnose", content=png_encode(pixels), headers={"Content-Type": "image/png"}).json()
     negative = png_encode(65535 - pixels)
     turned = client.post("/v1/diagnose", content=negative, headers={"Content-Type": "image/png"}).json()
-    assert right["image"]["view"] == "frontal" and right["image"]["quality"] == []
-    assert turned["image"]["inverted"] and "inverted" in {warning["code"] for warning in turned["warnings"]}
+    assert right["images"][0]["view"] == "frontal" and right["image"]["quality"] == []
+    assert turned["images"][0]["inverted"] and "inverted" in {warning["code"] for warning in turned["warnings"]}
     assert turned["findings"] == right["findings"]  # it is turned back before the model sees it
 
 
 def test_png_of_no_chest_has_no_view_and_says_so(client: TestClient) -> None:
     png = png_encode((np.arange(65536) % 256).astype(np.uint8).reshape(256, 256))
     answer = client.post("/v1/diagnose", content=png, headers={"Content-Type": "image/png"}).json()
-    assert answer["image"]["transfer_syntax"] == "image/png" and answer["image"]["bits"] == 8
+    assert answer["images"][0]["transfer_syntax"] == "image/png" and answer["images"][0]["bits"] == 8
     assert "not_chest" in {warning["code"] for warning in answer["warnings"]}
     assert "view_not_frontal" in {warning["code"] for warning in answer["warnings"]}
 
