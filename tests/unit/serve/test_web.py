@@ -58,7 +58,7 @@ def test_a_png_is_judged_by_its_pixels(client: TestClient, phantom_dicom: bytes)
     right = client.post("/v1/diagnose", content=png_encode(pixels), headers={"Content-Type": "image/png"}).json()
     negative = png_encode(65535 - pixels)
     turned = client.post("/v1/diagnose", content=negative, headers={"Content-Type": "image/png"}).json()
-    assert right["images"][0]["view"] == "frontal" and right["image"]["quality"] == []
+    assert right["images"][0]["view"] == "frontal" and right["images"][0]["quality"] == []
     assert turned["images"][0]["inverted"] and "inverted" in {warning["code"] for warning in turned["warnings"]}
     assert turned["findings"] == right["findings"]  # it is turned back before the model sees it
 
