@@ -37,7 +37,7 @@ def test_form_and_raw_body_give_the_same_answer(client: TestClient, phantom_dico
     assert [finding.label for finding in first.findings] == [" ".join(label.split()) for label in LABELS]
     assert [finding.category for finding in first.findings] == ["pleural_effusion", None, None]
     assert [finding.calibrated for finding in first.findings] == [True, False, False]
-    assert first.image.model_dump() == {
+    assert first.images[0].model_dump() == {
         "view": "frontal", "rows": 512, "columns": 512, "bits": 12, "photometric": "MONOCHROME2", "inverted": False,
         "transfer_syntax": "1.2.840.10008.1.2.1", "quality": (),
     }  # fmt: skip
