@@ -105,7 +105,7 @@ def _publish(
         written = Path(name)
         save_checkpoint(
             written, model.model, model.versions,
-            calibration=calibration, familiarity=familiarity, metrics=model.metrics,
+            calibration=calibration, familiarity=familiarity, slots=model.slots, metrics=model.metrics,
         )  # fmt: skip
         paths = [f"checkpoint/{path.name}" for path in sorted(written.iterdir())]
         for path in paths:

@@ -7,7 +7,7 @@ only place services and carry calls; what these compute is in ``serve.decoding``
 # No `from __future__ import annotations`: Serve reads the annotations of builders as classes.
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -22,11 +22,12 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import validate_settings
 from medfilip.model.config import ModelConfig
 from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.model.question import Question
 from medfilip.storage.location import Location
 from serve.decoding import DecoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, accepted_hashes
-from serve.messages import Decoded, FloatArray, Refused, Scored
+from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
 from serve.settings import PoolSettings, ServeSettings
 from serve.web import http_app
 
@@ -58,19 +59,29 @@ class Encoder:
     def __init__(self, settings: dict[str, Any], checkpoint: str) -> None:
         from serve.encoding import EncoderService  # brings torch, which gateways and decoders do without
 
-        given = ServeSettings.model_validate(settings).encoder
-        self._service = EncoderService(local_copy(Location.parse(checkpoint)), device=given.device)
+        all_settings = ServeSettings.model_validate(settings)
+        given = all_settings.encoder
+        self._service = EncoderService(
+            local_copy(Location.parse(checkpoint)), device=given.device, unfamiliar_from=all_settings.unfamiliar_from
+        )
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._embed.set_max_batch_size(given.max_batch_size)
         self._embed.set_batch_wait_timeout_s(given.batch_wait_s)
         self._batches: dict[int, int] = {}
 
-    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
-        """Score one image [1, S, S]; its embedding is computed together with those of other requests."""
-        embedding: FloatArray | Refused = await self._embed(pixels)
-        if isinstance(embedding, Refused):
-            return embedding
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.score, embedding, labels)
+    async def answer(self, question: Question, images: tuple[Decoded, ...]) -> Answered | Refused:
+        """Answer a question about one study; its images are embedded together with those of other requests."""
+        views = await self._views(images)
+        if isinstance(views, Refused):
+            return views
+        return await self._computed(self._service.answer, question, views, images)
+
+    async def embed(self, images: tuple[Decoded, ...], texts: tuple[str, ...]) -> Embedded | Refused:
+        """Embed the images of one study, texts, or both."""
+        views = await self._views(images)
+        if isinstance(views, Refused):
+            return views
+        return await self._computed(self._service.embed_all, views, texts)
 
     async def card(self) -> ModelCard:
         """Describe the model."""
@@ -84,10 +95,18 @@ class Encoder:
         """Return how many batches of each size this replica has computed."""
         return dict(self._batches)
 
+    async def _views(self, images: tuple[Decoded, ...]) -> list[FloatArray] | Refused:
+        found = await asyncio.gather(*(self._embed(image.pixels) for image in images))
+        refused = next((item for item in found if isinstance(item, Refused)), None)
+        return refused if refused is not None else list(found)
+
+    async def _computed(self, work: Callable[..., _T], *given: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
+
     @rayserve.batch(max_batch_size=16, batch_wait_timeout_s=0.01, max_concurrent_batches=1)
     async def _embed(self, images: list[FloatArray]) -> list[FloatArray | Refused]:
         self._batches[len(images)] = self._batches.get(len(images), 0) + 1
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.embed, images)
+        return await self._computed(self._service.embed, images)
 
 
 class HttpGateway:
@@ -118,9 +137,13 @@ class RayBackend:
         """Decode a file on a free decoder."""
         return await _carried(lambda: self._decoder.decode.remote(data))
 
-    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
-        """Score an image on an encoder."""
-        return await _carried(lambda: self._encoder.score.remote(pixels, labels))
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+        """Answer a question on an encoder."""
+        return await _carried(lambda: self._encoder.answer.remote(question, tuple(images)))
+
+    async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
+        """Embed on an encoder."""
+        return await _carried(lambda: self._encoder.embed.remote(tuple(images), tuple(texts)))
 
     async def card(self) -> ModelCard:
         """Ask an encoder about its model."""

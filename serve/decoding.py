@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medfilip.answers import ImageFacts
+from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
 from medfilip.imaging.isolation import IsolatedDecoder
@@ -38,14 +38,4 @@ class DecoderService:
 
     def _decode(self, data: bytes) -> Decoded:
         image = take_in(data, self._limits, self._decoder, checks=ACCEPTING)
-        facts = ImageFacts(
-            view=image.view,
-            rows=image.pixels.shape[0],
-            columns=image.pixels.shape[1],
-            bits=image.bits_stored,
-            photometric=image.photometric,
-            inverted=(image.photometric == "MONOCHROME1") != (image.set_upright and "inverted" in image.quality),
-            transfer_syntax=image.transfer_syntax,
-            quality=image.quality,
-        )
-        return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), facts)
+        return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), image_facts(image))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from medfilip.answers import (
     SYNTHETIC,
+    Abstention,
     AnswerWarning,
     Diagnosis,
+    Embedding,
     ImageFacts,
     LabelFacts,
     Labels,
@@ -17,11 +21,16 @@ from medfilip.answers import (
 )
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
-from serve.messages import Decoded, FloatArray, Refused, Scored
-from serve.request import DiagnoseRequest
+from medfilip.model.question import Question
+from serve.messages import Answered, Decoded, Embedded, Refused
+from serve.request import DiagnoseRequest, EmbedRequest
 from serve.settings import ServeSettings
 
 _READY_S = 5.0
+_ABSTENTIONS: dict[Abstention, str] = {
+    "not_chest": "The pixels do not look like a chest radiograph; nothing is decided.",
+    "unfamiliar_image": "The image is unlike every image the model was calibrated on; nothing is decided.",
+}
 
 
 class Backend(Protocol):
@@ -31,8 +40,12 @@ class Backend(Protocol):
         """Decode a file."""
         ...
 
-    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
-        """Score model input [1, S, S] against labels."""
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+        """Answer a question about the images of one study."""
+        ...
+
+    async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
+        """Embed the images of one study, texts, or both."""
         ...
 
     async def card(self) -> ModelCard:
@@ -80,33 +93,71 @@ class Gateway:
         MedfilipError
             The refusal of a part, ``OVERLOADED`` or ``REQUEST_TIMEOUT``.
         """
+        async with self._in_time():
+            card = await self.card()
+            decoded = await self._decode(request.images)
+            answered = await self._backend.answer(request.question, decoded)
+        if isinstance(answered, Refused):
+            raise answered.error()
+        facts = tuple(image.facts for image in decoded)
+        return Diagnosis(
+            request_id=request_id,
+            findings=answered.findings,
+            abstentions=answered.abstentions,
+            unfamiliarity=answered.unfamiliarity,
+            images=facts,
+            warnings=(*request.warnings, *_warnings(facts, answered, card)),
+            model=ModelFacts(
+                fingerprint=card.fingerprint,
+                label_set=answered.label_set,
+                code_version=card.code_version,
+                training_data=card.training_data,
+            ),
+        )
+
+    async def embed(self, request: EmbedRequest, request_id: str) -> Embedding:
+        """Embed the images of one study, texts, or both.
+
+        Raises
+        ------
+        MedfilipError
+            As `diagnose`.
+        """
+        async with self._in_time():
+            card = await self.card()
+            decoded = await self._decode(request.images)
+            embedded = await self._backend.embed(decoded, request.texts)
+        if isinstance(embedded, Refused):
+            raise embedded.error()
+        return Embedding(
+            request_id=request_id,
+            study=None if embedded.study_D is None else tuple(embedded.study_D.tolist()),
+            texts=tuple(tuple(row) for row in embedded.text_TD.tolist()),
+            model=card.fingerprint,
+        )
+
+    async def _decode(self, files: Sequence[bytes]) -> list[Decoded]:
+        """Decode all images of a study; the first that is refused is told by its number."""
+        found = await asyncio.gather(*(self._backend.decode(file) for file in files))
+        decoded = []
+        for number, item in enumerate(found, start=1):
+            if isinstance(item, Refused):
+                where = f"Image {number}: " if len(found) > 1 else ""
+                raise MedfilipError(item.code, where + item.message, fix=item.fix)
+            decoded.append(item)
+        return decoded
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
-                card = await self.card()
-                decoded = await self._backend.decode(request.image)
-                if isinstance(decoded, Refused):
-                    raise decoded.error()
-                scored = await self._backend.score(decoded.pixels, request.labels)
-                if isinstance(scored, Refused):
-                    raise scored.error()
+                yield
         except TimeoutError as error:
             raise MedfilipError(
                 ErrorCode.REQUEST_TIMEOUT,
                 f"The diagnosis took longer than request_timeout_s = {self._settings.request_timeout_s:g} s.",
                 fix="Send the request again; ask for fewer labels if it happens often.",
             ) from error
-        return Diagnosis(
-            request_id=request_id,
-            findings=scored.findings,
-            images=(decoded.facts,),
-            warnings=(*request.warnings, *_warnings(decoded.facts, scored, card)),
-            model=ModelFacts(
-                fingerprint=card.fingerprint,
-                label_set=scored.label_set,
-                code_version=card.code_version,
-                training_data=card.training_data,
-            ),
-        )
 
     async def card(self) -> ModelCard:
         """Return the model's card; it is asked for once, because a deployment never changes its model."""
@@ -139,18 +190,20 @@ class Gateway:
             ) from error
 
 
-def _warnings(facts: ImageFacts, scored: Scored, card: ModelCard) -> list[AnswerWarning]:
-    found: list[AnswerWarning] = []
+def _warnings(images: Sequence[ImageFacts], answered: Answered, card: ModelCard) -> list[AnswerWarning]:
+    found = [AnswerWarning(code=code, message=_ABSTENTIONS[code]) for code in answered.abstentions]
     if card.training_data == SYNTHETIC:
         message = "The model was trained on synthetic studies; its answers are worthless for patients."
         found.append(AnswerWarning(code="synthetic_training_data", message=message))
-    if facts.view != "frontal":
-        message = f"The view of the image is {facts.view}; the model is meant for frontal images."
+    if not any(image.view == "frontal" for image in images):
+        message = f"The view of the image is {images[0].view}; the model is meant for frontal images."
         found.append(AnswerWarning(code="view_not_frontal", message=message))
-    found += [AnswerWarning(code=flag, message=EXPLANATIONS[QualityFlag(flag)]) for flag in facts.quality]
-    uncalibrated = sum(not finding.calibrated for finding in scored.findings)
+    flags = dict.fromkeys(flag for image in images for flag in image.quality)
+    flags.pop("not_chest" if "not_chest" in answered.abstentions else "", None)
+    found += [AnswerWarning(code=flag, message=EXPLANATIONS[QualityFlag(flag)]) for flag in flags]
+    uncalibrated = sum(not finding.calibrated for finding in answered.findings)
     if uncalibrated:
-        message = f"{uncalibrated} of {len(scored.findings)} probabilities are not calibrated for their category."
+        message = f"{uncalibrated} of {len(answered.findings)} probabilities are not calibrated for their category."
         found.append(AnswerWarning(code="uncalibrated", message=message))
     if card.knowledge_changed:
         message = "Prompts are written from other visual knowledge than the model was trained with."

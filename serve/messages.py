@@ -16,9 +16,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medfilip.answers import DiagnosedFinding, ImageFacts
+from medfilip.answers import ImageFacts
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.model.question import Answered
 
+__all__ = ["Answered", "Decoded", "Embedded", "FloatArray", "Refused", "refusing", "unexpected"]
 FloatArray = NDArray[np.float32]
 _T = TypeVar("_T")
 _logger = logging.getLogger("medfilip.serve")
@@ -53,12 +55,20 @@ class Decoded:
     facts: ImageFacts
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the model says about one image."""
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Vectors of unit length.
 
-    findings: tuple[DiagnosedFinding, ...]
-    label_set: str
+    Attributes
+    ----------
+    study_D
+        float32; ``None`` if there was no image.
+    text_TD
+        float32, one row a text.
+    """
+
+    study_D: FloatArray | None = field(repr=False)
+    text_TD: FloatArray = field(repr=False)
 
 
 def refusing(work: Callable[[], _T]) -> _T | Refused:

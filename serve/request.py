@@ -1,9 +1,10 @@
-"""Reading a request: its body up to a limit, its image and its labels, whichever of the accepted forms it has."""
+"""Reading a request: its body up to a limit, its images and its question, whichever of the accepted forms it has."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -11,49 +12,95 @@ from starlette.requests import Request
 
 from medfilip.answers import AnswerWarning
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.model.calibration import Rule
+from medfilip.model.question import Described, HeatMaps, Question
 from serve.settings import ServeSettings
 
 RAW_TYPES = ("application/dicom", "application/octet-stream", "image/png", "image/jpeg")
 FORM_TYPE = "multipart/form-data"
+QUESTION_FIELDS = ("labels", "described", "operating_point", "threshold", "attributes", "heat_maps")
+MAX_PHRASES = 12
+"""Visual phrases of a described label: more than a text encoder reads."""
 
 
 @dataclass(frozen=True)
 class DiagnoseRequest:
-    """An image and what to look for.
+    """A study and what is asked about it.
 
     Attributes
     ----------
-    image
-        The file, as received.
-    labels
-        Distinct and with single blanks; ``None`` for the default ones.
+    images
+        The files, as received.
+    question
+        Labels distinct and with single blanks; none for the default ones.
     warnings
         What was understood otherwise than it was sent.
     """
 
-    image: bytes = field(repr=False)
-    labels: tuple[str, ...] | None = field(default=None, repr=False)
+    images: tuple[bytes, ...] = field(repr=False)
+    question: Question = field(default=Question(), repr=False)
     warnings: tuple[AnswerWarning, ...] = ()
 
 
+@dataclass(frozen=True)
+class EmbedRequest:
+    """The images of one study, texts, or both."""
+
+    images: tuple[bytes, ...] = field(repr=False)
+    texts: tuple[str, ...] = field(repr=False)
+
+
 async def read_request(request: Request, settings: ServeSettings) -> DiagnoseRequest:
-    """Read a request of ``POST /v1/diagnose``: multipart, or a raw image with ``?labels=``.
+    """Read a request of ``POST /v1/diagnose``: multipart, or one raw image with the fields in its address.
 
     Raises
     ------
     MedfilipError
         ``MEDIA_TYPE_UNSUPPORTED``, ``LENGTH_REQUIRED``, ``REQUEST_TOO_LARGE`` or ``REQUEST_INVALID``.
     """
+    images, fields = await _read_fields(request, settings, QUESTION_FIELDS)
+    if not images:
+        raise _no_image()
+    question, warnings = read_question(fields, settings)
+    return DiagnoseRequest(images, question, warnings)
+
+
+async def read_embed_request(request: Request, settings: ServeSettings) -> EmbedRequest:
+    """Read a request of ``POST /v1/embed``: multipart, or one raw image.
+
+    Raises
+    ------
+    MedfilipError
+        As `read_request`.
+    """
+    images, fields = await _read_fields(request, settings, ("texts",))
+    texts = _clean_texts(fields.get("texts", []), "texts", settings)
+    if not images and not texts:
+        raise _invalid("There is nothing to embed.", "Send a part 'file', a part 'texts', or several of them.")
+    return EmbedRequest(images, tuple(texts))
+
+
+async def _read_fields(
+    request: Request, settings: ServeSettings, known: Sequence[str]
+) -> tuple[tuple[bytes, ...], dict[str, list[str]]]:
+    """Return the files of a request, and its fields from the address and the form."""
     media_type = check_head(request.headers, settings)
-    asked = _query_labels(request)
+    fields: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise _invalid(
+                "The address has a parameter that is not known.", f"Known are: {', '.join(known)}; repeat one for many."
+            )
+        fields.setdefault(name, []).append(value)
     body = await read_body(request, settings.max_body_bytes)
-    if media_type == FORM_TYPE:
-        body, fields = await _read_form(request.headers, body, settings)
-        asked += fields
-    if not body:
-        raise _invalid("The image is empty.", "Send the bytes of one DICOM, PNG or JPEG file.")
-    labels, warnings = clean_labels(asked, settings)
-    return DiagnoseRequest(body, labels, warnings)
+    if media_type != FORM_TYPE:
+        if not body:
+            raise _no_image()
+        return (body,), fields
+    images, more = await _read_form(request.headers, body, settings, known)
+    for name, values in more.items():
+        fields.setdefault(name, []).extend(values)
+    return images, fields
 
 
 def check_head(headers: Headers, settings: ServeSettings) -> str:
@@ -100,42 +147,99 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def clean_labels(
-    asked: Sequence[str], settings: ServeSettings
-) -> tuple[tuple[str, ...] | None, tuple[AnswerWarning, ...]]:
-    """Check labels and bring them to single blanks; a repeated one counts once and is warned of.
+def read_question(
+    fields: Mapping[str, Sequence[str]], settings: ServeSettings
+) -> tuple[Question, tuple[AnswerWarning, ...]]:
+    """Read what is asked from the fields of a request; a repeated label counts once and is warned of.
 
     Raises
     ------
     MedfilipError
-        ``REQUEST_INVALID``, without quoting a label.
+        ``REQUEST_INVALID``, naming the field and its limit, without quoting what was sent.
     """
-    if len(asked) > settings.max_labels:
+    asked, described = fields.get("labels", ()), fields.get("described", ())
+    count = len(asked) + len(described)
+    if count > settings.max_labels:
         raise _invalid(
-            f"The request has {len(asked)} labels; max_labels is {settings.max_labels}.", "Split it into several."
+            f"The request has {count} labels; max_labels is {settings.max_labels}.", "Split it into several."
         )
-    labels = [" ".join(label.split()) for label in asked]
-    for number, label in enumerate(labels, start=1):
-        if not 1 <= len(label) <= settings.max_label_characters:
-            raise _invalid(
-                f"Label {number} has {len(label)} characters; 1 to max_label_characters = "
-                f"{settings.max_label_characters} are allowed.",
-                "Give a category id, its name or a short description.",
-            )
-        if not label.isprintable():
-            raise _invalid(f"Label {number} has characters that cannot be printed.", "Send plain text in UTF-8.")
+    labels = _clean_texts(asked, "labels", settings)
     distinct = tuple(dict.fromkeys(labels))
     repeated = len(labels) - len(distinct)
     message = f"{repeated} labels were asked for more than once; each is answered once."
     warnings = (AnswerWarning(code="labels_repeated", message=message),) if repeated else ()
-    return distinct or None, warnings
+    question = Question(
+        labels=distinct,
+        described=tuple(_described(text, settings) for text in described),
+        operating_point=_one_of(fields, "operating_point", get_args(Rule)),
+        threshold=_number(fields, "threshold", 0.0, 1.0),
+        attributes=int(_number(fields, "attributes", 0, settings.max_attributes, whole=True) or 0),
+        heat_maps=_one_of(fields, "heat_maps", get_args(HeatMaps)) or "none",
+    )
+    if question.threshold is not None and question.operating_point is not None:
+        raise _invalid("Both 'operating_point' and 'threshold' are given.", "Leave one of them out.")
+    return question, warnings
 
 
-def _query_labels(request: Request) -> list[str]:
-    names = {name for name, _ in request.query_params.multi_items()}
-    if names - {"labels"}:
-        raise _invalid("The address has a parameter other than 'labels'.", "Write ?labels=LABEL&labels=LABEL.")
-    return request.query_params.getlist("labels")
+def _clean_texts(texts: Sequence[str], name: str, settings: ServeSettings) -> list[str]:
+    cleaned = [" ".join(text.split()) for text in texts]
+    if len(cleaned) > settings.max_labels:
+        raise _invalid(
+            f"There are {len(cleaned)} '{name}'; max_labels is {settings.max_labels}.", "Split it into several."
+        )
+    for number, text in enumerate(cleaned, start=1):
+        if not 1 <= len(text) <= settings.max_label_characters:
+            raise _invalid(
+                f"Entry {number} of '{name}' has {len(text)} characters; 1 to max_label_characters = "
+                f"{settings.max_label_characters} are allowed.",
+                "Give a category id, its name or a short description.",
+            )
+        if not text.isprintable():
+            raise _invalid(f"Entry {number} of '{name}' cannot be printed.", "Send plain text in UTF-8.")
+    return cleaned
+
+
+def _described(text: str, settings: ServeSettings) -> Described:
+    """Read "NAME: phrase; phrase"."""
+    name, colon, rest = text.partition(":")
+    phrases = [phrase for phrase in rest.split(";") if phrase.strip()]
+    if not colon or not 1 <= len(phrases) <= MAX_PHRASES:
+        raise _invalid(
+            f"An entry of 'described' is not a name and 1 to {MAX_PHRASES} visual phrases.",
+            "Write it like: air crescent sign: crescent of air around a mass; thin dark rim.",
+        )
+    [cleaned] = _clean_texts([name], "described", settings)
+    return Described(cleaned, tuple(_clean_texts(phrases, "described", settings)))
+
+
+def _single(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
+    values = fields.get(name, ())
+    if len(values) > 1:
+        raise _invalid(f"The field '{name}' is given {len(values)} times.", "Give it once.")
+    return values[0].strip() if values else None
+
+
+def _one_of(fields: Mapping[str, Sequence[str]], name: str, choices: Sequence[Any]) -> Any:
+    value = _single(fields, name)
+    if value and value not in choices:
+        raise _invalid(f"The field '{name}' has a value that is not known.", f"Give one of: {', '.join(choices)}.")
+    return value or None
+
+
+def _number(
+    fields: Mapping[str, Sequence[str]], name: str, low: float, high: float, *, whole: bool = False
+) -> float | None:
+    text = _single(fields, name)
+    if not text:
+        return None
+    try:
+        value = float(int(text)) if whole else float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise _invalid(f"The field '{name}' must be {kind} from {low:g} to {high:g}.", "Correct it, or leave it out.")
+    return value
 
 
 class _InMemoryParser(MultiPartParser):
@@ -144,7 +248,9 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**40
 
 
-async def _read_form(headers: Headers, body: bytes, settings: ServeSettings) -> tuple[bytes, list[str]]:
+async def _read_form(
+    headers: Headers, body: bytes, settings: ServeSettings, known: Sequence[str]
+) -> tuple[tuple[bytes, ...], dict[str, list[str]]]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
@@ -152,42 +258,57 @@ async def _read_form(headers: Headers, body: bytes, settings: ServeSettings) -> 
     parser = _InMemoryParser(
         headers,
         stream(),
-        max_files=1,
-        max_fields=settings.max_labels + 1,  # one more, so that too many labels are told as that
-        max_part_size=4 * settings.max_label_characters + 4,
+        max_files=settings.max_images,
+        max_fields=settings.max_labels + len(known),  # so that too many labels are told as that
+        max_part_size=4 * settings.max_label_characters * (MAX_PHRASES + 1) + 4,
     )
     try:
         form = await parser.parse()
     except (MultiPartException, ValueError, LookupError, AttributeError) as error:
         # The parser's messages and exceptions may quote the body.
         raise _invalid(
-            "The multipart body cannot be read, or has more than one file, too many fields or a field that is too long "
-            f"(max_labels = {settings.max_labels}, max_label_characters = {settings.max_label_characters}).",
-            "Send one part 'file' with a file name, and a part 'labels' for every label.",
+            f"The multipart body cannot be read, or has more than max_images = {settings.max_images} files, too many "
+            f"fields or a field that is too long (max_labels = {settings.max_labels}, "
+            f"max_label_characters = {settings.max_label_characters}).",
+            "Send a part 'file' with a file name for every image of one study, and a part 'labels' for every label.",
         ) from error
     try:
-        return await _take_parts(form)
+        return await _take_parts(form, known)
     finally:
         await form.close()
 
 
-async def _take_parts(form: FormData) -> tuple[bytes, list[str]]:
-    if {name for name, _ in form.multi_items()} - {"file", "labels"}:
-        raise _invalid("The form has a field other than 'file' and 'labels'.", "Leave it out.")
-    file, labels = form.get("file"), form.getlist("labels")
-    if not isinstance(file, UploadFile):
-        raise _invalid("The form has no file named 'file'.", "Add it, for example: curl -F file=@image.dcm.")
-    texts = [label for label in labels if isinstance(label, str)]
-    if len(texts) != len(labels):
-        raise _invalid("A part named 'labels' is a file.", "Send labels as text.")
-    return await file.read(), texts
+async def _take_parts(form: FormData, known: Sequence[str]) -> tuple[tuple[bytes, ...], dict[str, list[str]]]:
+    if {name for name, _ in form.multi_items()} - {"file", *known}:
+        raise _invalid("The form has a field that is not known.", f"Known are: file, {', '.join(known)}.")
+    files = form.getlist("file")
+    images = [await file.read() for file in files if isinstance(file, UploadFile)]
+    if len(images) != len(files):
+        raise _invalid("A part named 'file' has no file name.", "Add it, for example: curl -F file=@image.dcm.")
+    if not all(images):
+        raise _no_image()
+    fields: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if name == "file":
+            continue
+        if not isinstance(value, str):
+            raise _invalid(f"A part named '{name}' is a file.", "Send it as text.")
+        fields.setdefault(name, []).append(value)
+    return tuple(images), fields
+
+
+def _no_image() -> MedfilipError:
+    return _invalid(
+        "There is no image, or it is empty.",
+        "Send the bytes of one DICOM, PNG or JPEG file, or a part 'file': curl -F file=@image.dcm.",
+    )
 
 
 def _too_large(limit: int) -> MedfilipError:
     return MedfilipError(
         ErrorCode.REQUEST_TOO_LARGE,
         f"The request is larger than max_body_bytes = {limit}.",
-        fix="Send one radiograph per request.",
+        fix="Send the images of one study per request, without other files.",
     )
 
 

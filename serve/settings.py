@@ -81,12 +81,17 @@ class ServeSettings(Settings):
     upload_timeout_s: float = operational(60.0, gt=0, le=3600, description="longest upload of one image")
     keep_alive_timeout_s: int = operational(30, ge=1, le=3600, description="life of an idle connection")
     max_body_bytes: int = Field(64 * 2**20, ge=1024, le=2**31, description="size of a request; a larger one gets 413")
+    max_images: int = Field(4, ge=1, le=32, description="images of one study")
+    max_attributes: int = Field(10, ge=0, le=100, description="visual attributes that a finding may tell")
     max_labels: int = Field(64, ge=1, le=1000, description="labels of one request")
     max_label_characters: int = Field(200, ge=1, le=MAX_LABEL_CHARACTERS, description="length of one label")
     store_size: int = Field(
         DEFAULT_STORE_SIZE, ge=64, le=4096, description="long side before the model's input; as it was in ingest"
     )
     limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
+    unfamiliar_from: float = Field(
+        1.0, gt=0, le=2, description="unfamiliarity from which nothing is decided; above 1: everything is"
+    )
     allow_anonymous: bool = Field(
         False, description="answer without a key from MEDFILIP_API_KEYS or MEDFILIP_API_KEYS_FILE"
     )

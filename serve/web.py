@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,14 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medfilip._version import __version__
-from medfilip.answers import INTENDED_USE, Diagnosis, ErrorAnswer, ErrorBody, Health, Labels, ModelCard
+from medfilip.answers import INTENDED_USE, Diagnosis, Embedding, ErrorAnswer, ErrorBody, Health, Labels, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from serve.gateway import Gateway
 from serve.keys import KeyRing
 from serve.messages import unexpected
-from serve.request import FORM_TYPE, RAW_TYPES, DiagnoseRequest, read_request
+from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
+from serve.request import read_embed_request, read_request
 from serve.settings import ServeSettings
 
+_T = TypeVar("_T")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUS = {
     ErrorCode.UNAUTHENTICATED: 401,
@@ -52,28 +55,6 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-}
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_LABELS: dict[str, Any] = {
-    "type": "array",
-    "items": {"type": "string"},
-    "description": "ontology ids, their names or short texts; none for the categories the model was trained on",
-}
-_DIAGNOSE_BODY: dict[str, Any] = {
-    "parameters": [{"name": "labels", "in": "query", "required": False, "schema": _LABELS, "explode": True}],
-    "requestBody": {
-        "required": True,
-        "content": {
-            FORM_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}, "labels": _LABELS},
-                }
-            },
-            **dict.fromkeys(RAW_TYPES, _BINARY),
-        },
-    },
 }
 
 
@@ -106,12 +87,23 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         status: {"model": ErrorAnswer} for status in (408, 411, 413, 415, 422, 500, 504)
     }
 
-    @app.post("/v1/diagnose", openapi_extra=_DIAGNOSE_BODY, responses=refusals)
+    @app.post("/v1/diagnose", openapi_extra=DIAGNOSE_BODY, responses=refusals)
     async def diagnose(request: Request) -> Diagnosis:
-        """Diagnose one radiograph."""
+        """Diagnose one study: a radiograph, or several of the same patient and time."""
         gateway.admit()
         try:
-            return await gateway.diagnose(await _read_in_time(request, settings), request.state.request_id)
+            given = await _read_in_time(read_request(request, settings), settings)
+            return await gateway.diagnose(given, request.state.request_id)
+        finally:
+            gateway.leave()
+
+    @app.post("/v1/embed", openapi_extra=EMBED_BODY, responses=refusals)
+    async def embed(request: Request) -> Embedding:
+        """Embed the images of one study, texts, or both, in one space."""
+        gateway.admit()
+        try:
+            given = await _read_in_time(read_embed_request(request, settings), settings)
+            return await gateway.embed(given, request.state.request_id)
         finally:
             gateway.leave()
 
@@ -137,10 +129,10 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         return Health(status="ready")
 
 
-async def _read_in_time(request: Request, settings: ServeSettings) -> DiagnoseRequest:
+async def _read_in_time(reading: Awaitable[_T], settings: ServeSettings) -> _T:
     try:
         async with asyncio.timeout(settings.upload_timeout_s):
-            return await read_request(request, settings)
+            return await reading
     except TimeoutError as error:
         raise MedfilipError(
             ErrorCode.UPLOAD_TIMEOUT,

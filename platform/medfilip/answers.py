@@ -16,8 +16,11 @@ LICENSED = "licensed corpus"
 
 Basis = Literal["category", "overall", "none"]
 Decision = Literal["present", "absent", "abstained"]
-Abstention = Literal["not_chest", "unfamiliar_image", "view_not_frontal"]
+Abstention = Literal["not_chest", "unfamiliar_image"]
 """Why a whole answer abstains: what the model was never made for."""
+FindingAbstention = Literal["study", "view", "uncertain"]
+"""Why a finding is not decided: the whole answer abstains, no image of the study can show the finding, or its
+probability lies so near the threshold that, of validation images, only the surest share was decided."""
 
 
 class Answer(BaseModel):
@@ -50,7 +53,7 @@ class AttributeMatch(Answer):
 
     axis: str = Field(description="density, shape, margin, distribution, site, secondary_sign, or 'described'")
     text: str = Field(description="as in the knowledge, or as the request described it")
-    score: float = Field(ge=-1, le=1, description="cosine of the image with the attribute less that with its absence")
+    score: float = Field(ge=-2, le=2, description="cosine of the image with the attribute less that with its absence")
 
 
 class HeatMap(Answer):
@@ -78,9 +81,8 @@ class DiagnosedFinding(Answer):
     calibration: Basis = Field(description="the curve behind the probability: the category's, the overall one, or none")
     positive_score: float = Field(description="logit of the prompts that say the label is there")
     negative_score: float = Field(description="logit of the prompts that say it is not")
-    decision: Decision = Field(
-        "abstained", description="by the operating point; abstained where the answer or this finding is too uncertain"
-    )
+    decision: Decision = Field("abstained", description="by the operating point, or abstained")
+    abstention: FindingAbstention | None = Field(None, description="why the decision is abstained, else null")
     operating_point: OperatingPointFacts | None = Field(None, description="what the decision was made by")
     severity: SlotChoice | None = Field(None, description="most likely severity, of what is called present")
     laterality: SlotChoice | None = Field(None, description="most likely side, of what is called present")
@@ -99,6 +101,9 @@ class ImageFacts(Answer):
     photometric: str = Field(description="photometric interpretation of the file")
     inverted: bool = Field(description="whether the grey values were inverted (MONOCHROME1)")
     transfer_syntax: str = Field(description="DICOM transfer syntax UID, image/png or image/jpeg")
+    grey_values: Literal["voi_lut", "window", "full_range"] = Field(
+        "full_range", description="what turned stored values into grey values"
+    )
     quality: tuple[str, ...] = Field((), description="what the pixels say against the image: not_chest, rotated, …")
 
 
@@ -138,6 +143,16 @@ class Diagnosis(Answer):
     def abstained(self) -> bool:
         """Whether nothing is decided about this study."""
         return bool(self.abstentions)
+
+
+class Embedding(Answer):
+    """Answer of ``POST /v1/embed``: vectors of unit length in one space, so that their products are cosines."""
+
+    request_id: str
+    study: tuple[float, ...] | None = Field(description="of the images together; null if none was sent")
+    texts: tuple[tuple[float, ...], ...] = Field(description="of each text, in their order")
+    model: str = Field(description="fingerprint; vectors of different models cannot be compared")
+    intended_use: str = INTENDED_USE
 
 
 class ModelCard(Answer):

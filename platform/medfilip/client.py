@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from medfilip.answers import Answer, Diagnosis, ErrorAnswer, Health, Labels, ModelCard
+from medfilip.answers import Answer, Diagnosis, Embedding, ErrorAnswer, Health, Labels, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 
+GivenFile: TypeAlias = Path | str | bytes
 _AnswerT = TypeVar("_AnswerT", bound=Answer)
 # What a proxy in between may answer in its own words.
 _BY_STATUS = {
@@ -60,29 +61,63 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def diagnose(self, image: Path | str | bytes, labels: Sequence[str] | None = None) -> Diagnosis:
+    def diagnose(
+        self,
+        image: GivenFile | Sequence[GivenFile],
+        labels: Sequence[str] | None = None,
+        *,
+        described: Mapping[str, Sequence[str]] | None = None,
+        operating_point: str | None = None,
+        threshold: float | None = None,
+        attributes: int = 0,
+        heat_maps: str = "none",
+    ) -> Diagnosis:
         """Ask for a zero-shot diagnosis.
 
         Parameters
         ----------
         image
-            Path of a DICOM, PNG or JPEG file, or its bytes.
+            Path of a DICOM, PNG or JPEG file, or its bytes; a list for the images of one study.
         labels
-            Ontology ids, their names, or short texts; ``None`` for the categories the model was trained on.
+            Ontology ids, their names, or short texts; ``None`` for the categories the model was calibrated for.
+        described
+            New labels in words: name → visual phrases.
+        operating_point
+            Rule of the thresholds: ``f1``, ``youden`` or ``sensitivity``; ``None`` for the checkpoint's own.
+        threshold
+            One probability for all labels instead.
+        attributes
+            How many of its best matching visual attributes each finding tells.
+        heat_maps
+            Which findings get one: ``none``, ``present`` or ``all``.
 
         Raises
         ------
         MedfilipError
             With the code the endpoint gave; ``ENDPOINT_UNREACHABLE`` or ``REQUEST_TIMEOUT`` if none came.
         """
+        fields: dict[str, Any] = {
+            "labels": list(labels or ()),
+            "described": [f"{name}: {'; '.join(phrases)}" for name, phrases in (described or {}).items()],
+            "operating_point": operating_point or [],
+            "threshold": [] if threshold is None else str(threshold),
+            "attributes": str(attributes),
+            "heat_maps": heat_maps,
+        }
         # Labels travel in the body: addresses end up in the logs of proxies.
-        answer = self._send(
-            "POST",
-            "/v1/diagnose",
-            files={"file": ("image", _bytes(image), "application/octet-stream")},
-            data={"labels": list(labels or ())},
-        )
-        return _parse(answer, Diagnosis)
+        return _parse(self._send("POST", "/v1/diagnose", files=_files(image), data=fields), Diagnosis)
+
+    def embed(self, image: GivenFile | Sequence[GivenFile] | None = None, texts: Sequence[str] = ()) -> Embedding:
+        """Embed the images of one study, texts, or both, in one space.
+
+        Raises
+        ------
+        MedfilipError
+            As `diagnose`.
+        """
+        # Without a file httpx would send another format: texts are parts like files, without a file name.
+        parts = ([] if image is None else _files(image)) + [("texts", (None, text)) for text in texts]
+        return _parse(self._send("POST", "/v1/embed", files=parts), Embedding)
 
     def model(self) -> ModelCard:
         """Return what is known about the model."""
@@ -114,6 +149,11 @@ class Client:
         if answer.status_code != httpx.codes.OK:
             raise _error(answer)
         return answer
+
+
+def _files(image: GivenFile | Sequence[GivenFile]) -> list[tuple[str, Any]]:
+    images = [image] if isinstance(image, Path | str | bytes) else image
+    return [("file", ("image", _bytes(item), "application/octet-stream")) for item in images]
 
 
 def _bytes(image: Path | str | bytes) -> bytes:

@@ -10,10 +10,9 @@ Legend of tensor names: F findings that are asked about, K choices, R resamples.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +30,9 @@ from medfilip.evaluation.metrics import (
     weighted_means,
     weighted_sums,
 )
-from medfilip.findings.finding import Laterality
 from medfilip.findings.ontology import Ontology, load_ontology
+from medfilip.knowledge.slots import Slot, slot_label, slot_values
 from medfilip.model.diagnoser import Diagnoser, FloatArray
-
-Slot = Literal["laterality", "severity", "site"]
-SIDES = (str(Laterality.LEFT), str(Laterality.RIGHT))
 
 
 @dataclass(frozen=True)
@@ -149,11 +145,11 @@ def _ask(
 ) -> _Asked | None:  # fmt: skip
     values = [item[label].value(slot) if label in item else None for item in details]
     counts = Counter(value for value in values if value is not None)
-    choices = tuple(value for value in _order(slot, ontology) if counts[value] >= min_findings)
+    choices = tuple(value for value in slot_values(slot, ontology) if counts[value] >= min_findings)
     rows = [row for row, value in enumerate(values) if value in choices]
     if len(choices) < 2:
         return None
-    bank = diagnoser.encode_labels([_worded(slot, choice, label, ontology) for choice in choices])
+    bank = diagnoser.encode_labels([slot_label(slot, choice, label, ontology) for choice in choices])
     return _Asked(
         label,
         choices,
@@ -161,15 +157,6 @@ def _ask(
         diagnoser.score(image_ND[rows], bank).positive_NL,
         tuple(patients[row] for row in rows),
     )
-
-
-def _order(slot: Slot, ontology: Ontology) -> Iterator[str]:
-    return iter({"laterality": SIDES, "severity": tuple(ontology.severities), "site": tuple(ontology.sites)}[slot])
-
-
-def _worded(slot: Slot, choice: str, label: str, ontology: Ontology) -> str:
-    name = ontology.label(label)
-    return f"{name} in the {choice.replace('_', ' ')}" if slot == "site" else f"{choice} {name}"
 
 
 def _result(slot: Slot, asked: _Asked, resamples: int, seed: int) -> SlotResult:

@@ -15,14 +15,6 @@ from numpy.typing import NDArray
 from medfilip.evaluation.metrics import Floats, Weights, divided
 
 
-def confidence_of(probability_N: Floats, threshold: float) -> Floats:
-    """Return how far a probability lies from where the decision flips, in logits; [N]."""
-    limited_N = np.clip(probability_N, 1e-9, 1 - 1e-9)
-    flip = float(np.clip(threshold, 1e-9, 1 - 1e-9))
-    distance_N: Floats = np.abs(np.log(limited_N / (1 - limited_N)) - np.log(flip / (1 - flip)))
-    return distance_N
-
-
 def risk_coverage(
     wrong_N: NDArray[np.bool_], confidence_N: Floats, weights_RN: Weights, coverage: float = 0.9
 ) -> tuple[Floats, Floats]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medfilip.evaluation.fine_grained import SIDES, Detail
+from medfilip.evaluation.fine_grained import Detail
 from medfilip.evaluation.metrics import Ints
 from medfilip.findings.codes import SIZE_AS_SEVERITY, Codebook, FindingCode
 from medfilip.findings.finding import Certainty, Laterality
 from medfilip.findings.ontology import Ontology
 from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN, category_truth
+from medfilip.knowledge.slots import SIDES
 
 COLUMNS = ("study_id", "category", "certainty", "severity", "size", "laterality", "sites")
 """Columns of ``resolved_findings`` that the truth is made from."""

@@ -31,8 +31,8 @@ from medfilip.evaluation.metrics import (
     interval_of,
     resample_weights,
 )
-from medfilip.evaluation.selective import confidence_of, risk_coverage
-from medfilip.model.calibration import Basis
+from medfilip.evaluation.selective import risk_coverage
+from medfilip.model.calibration import Basis, confidence_of
 from medfilip.model.diagnoser import Scores
 
 _CURVE_POINTS = 200  # a drawn curve needs no more; the numbers come from all images

@@ -20,7 +20,7 @@ from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.radiograph import Radiograph, ViewPosition, pixel_hash
 from medfilip.imaging.view_words import view_of, view_position_of
-from medfilip.imaging.windowing import to_monochrome2
+from medfilip.imaging.windowing import grey_values_of, to_monochrome2
 from medfilip.reports.scope import names_chest, names_other_anatomy
 
 _RADIOGRAPHIC = frozenset({"CR", "DX", "RG"})
@@ -143,6 +143,7 @@ def _radiograph(dataset: Dataset, claim: PixelClaim, pixels: NDArray[Any]) -> Ra
         transfer_syntax=claim.transfer_syntax,
         bits_stored=claim.bits_stored,
         pixel_hash=pixel_hash(pixels),
+        grey_values=grey_values_of(dataset),
         study_uid=text_of(dataset, "StudyInstanceUID"),
         sop_uid=text_of(dataset, "SOPInstanceUID"),
         patient_id=text_of(dataset, "PatientID"),

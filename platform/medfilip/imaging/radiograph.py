@@ -16,6 +16,9 @@ RadiographView = Literal["frontal", "lateral", "unknown"]
 
 ViewSource = Literal["table", "header", "pixels"]
 
+GreyValues = Literal["voi_lut", "window", "full_range"]
+"""What turned stored values into grey values: the file's VOI LUT, its window, or the range of its values."""
+
 ViewPosition = Literal["PA", "AP", "LL", "RL", "LATERAL"]
 """Way of the beam (PS3.3, section C.8.7.1.1.1); ``"LATERAL"`` where the file does not say which side."""
 
@@ -47,6 +50,8 @@ class Radiograph:
         `pixel_hash` of ``pixels``.
     view_source
         Who says which view it is; ``None`` if nobody does, or before `medfilip.imaging.intake` asked.
+    grey_values
+        How stored values became grey values.
     quality
         Flags of `medfilip.imaging.quality.QualityFlag`, from `medfilip.imaging.intake`.
     set_upright
@@ -64,6 +69,7 @@ class Radiograph:
     pixel_hash: str
     view_position: ViewPosition | None = None
     view_source: ViewSource | None = None
+    grey_values: GreyValues = "full_range"
     quality: tuple[str, ...] = ()
     set_upright: bool = False
     study_uid: str | None = field(default=None, repr=False)

@@ -16,7 +16,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.dicom_file import text_of
-from medfilip.imaging.radiograph import Pixels
+from medfilip.imaging.radiograph import GreyValues, Pixels
 
 
 def to_monochrome2(stored: NDArray[Any], dataset: Dataset) -> Pixels:
@@ -109,6 +109,13 @@ def _voi_unit(modality: NDArray[Any], dataset: Dataset) -> NDArray[np.float64] |
         window.VOILUTFunction = dataset.VOILUTFunction
     unit: NDArray[np.float64] = np.clip(apply_voi_lut(modality.astype(np.float64), window) / 65535.0, 0.0, 1.0)
     return unit
+
+
+def grey_values_of(dataset: Dataset) -> GreyValues:
+    """Say what `to_monochrome2` takes the grey values from."""
+    if dataset.get("VOILUTSequence"):
+        return "voi_lut"
+    return "window" if _has_window(dataset) else "full_range"
 
 
 def _has_window(dataset: Dataset) -> bool:

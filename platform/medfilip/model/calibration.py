@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ MIN_OF_EACH = 8
 """A curve is fitted only from this many positives and as many negatives."""
 _MIN_ISOTONIC = 50  # a step function of fewer images follows their noise
 _FOLDS = 5
+_Z95 = 1.959964  # 97.5 % quantile of the normal distribution
+DECIDED = 0.9
+"""Share of validation images that a finding is decided for; the least sure rest is left to people."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,26 +45,54 @@ class _Curve(BaseModel):
 
 
 class Platt(_Curve):
-    """probability = sigmoid(slope · margin + intercept) (Platt 1999)."""
+    """probability = sigmoid(slope · margin + intercept) (Platt 1999).
+
+    Attributes
+    ----------
+    covariance
+        Var(slope), Cov(slope, intercept) and Var(intercept), from the curvature of the likelihood.
+    """
 
     slope: float = Field(gt=0, allow_inf_nan=False)
     intercept: float = Field(allow_inf_nan=False)
+    covariance: tuple[float, float, float] | None = None
 
     def probability(self, margin_N: Floats) -> Floats:
         """Apply the curve."""
         found: Floats = expit(self.slope * margin_N + self.intercept)
         return found
 
+    def interval(self, margin_N: Floats) -> tuple[Floats, Floats] | None:
+        """Return the 95 % interval of the curve (delta method), [N] each; ``None`` without a covariance."""
+        if self.covariance is None:
+            return None
+        slope, both, intercept = self.covariance
+        variance_N = slope * margin_N**2 + 2 * both * margin_N + intercept
+        return _interval(self.slope * margin_N + self.intercept, variance_N)
+
 
 class Temperature(_Curve):
-    """probability = sigmoid(margin / (2 · temperature)): the model's own estimate, tempered (Guo et al. 2017)."""
+    """probability = sigmoid(margin / (2 · temperature)): the model's own estimate, tempered (Guo et al. 2017).
+
+    Attributes
+    ----------
+    variance
+        Of the factor ``1 / (2 · temperature)``, from the curvature of the likelihood.
+    """
 
     temperature: float = Field(gt=0, allow_inf_nan=False)
+    variance: float | None = Field(None, ge=0)
 
     def probability(self, margin_N: Floats) -> Floats:
         """Apply the curve."""
         found: Floats = expit(margin_N / (2 * self.temperature))
         return found
+
+    def interval(self, margin_N: Floats) -> tuple[Floats, Floats] | None:
+        """Return the 95 % interval of the curve, [N] each; ``None`` without a variance."""
+        if self.variance is None:
+            return None
+        return _interval(margin_N / (2 * self.temperature), self.variance * margin_N**2)
 
 
 class Isotonic(_Curve):
@@ -73,6 +104,15 @@ class Isotonic(_Curve):
     def probability(self, margin_N: Floats) -> Floats:
         """Apply the curve."""
         return np.interp(margin_N, self.margins, self.probabilities)
+
+    def interval(self, margin_N: Floats) -> None:
+        """Return ``None``: a step function has no interval of this kind."""
+        return
+
+
+def _interval(logit_N: Floats, variance_N: Floats) -> tuple[Floats, Floats]:
+    half_N = _Z95 * np.sqrt(np.maximum(variance_N, 0))
+    return expit(logit_N - half_N), expit(logit_N + half_N)
 
 
 Curve = Platt | Temperature | Isotonic
@@ -87,6 +127,9 @@ class OperatingPoint(BaseModel):
         Of the calibrated probability.
     sensitivity, specificity
         There, on the images it was chosen on.
+    undecided
+        Least distance of a decided probability from the threshold, in logits: of the images it was chosen on the
+        surest nine tenths (`DECIDED`) lie at least as far away.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,16 +140,26 @@ class OperatingPoint(BaseModel):
     specificity: float
     positives: int
     negatives: int
+    undecided: float = Field(0.0, ge=0)
 
 
 class Calibration(BaseModel):
-    """Curves and operating points by category, and one curve over all of them for labels that have none."""
+    """Curves and operating points by category, and one curve over all of them for labels that have none.
+
+    Attributes
+    ----------
+    operating_points
+        Category → where it is called present, by the rule that was chosen.
+    alternatives
+        The operating points by every rule, for those who ask for another one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     categories: dict[str, Curve] = {}
     overall: Curve | None = None
     operating_points: dict[str, OperatingPoint] = {}
+    alternatives: dict[Rule, dict[str, OperatingPoint]] = {}
 
     def apply(self, margin_N: Floats, category: str | None) -> tuple[Floats, Basis]:
         """Turn margins (logit of the positive prompts minus logit of the negated ones) into probabilities.
@@ -120,6 +173,16 @@ class Calibration(BaseModel):
         if self.overall is not None:
             return self.overall.probability(margin_N), "overall"
         return expit(margin_N / 2), "none"
+
+    def interval(self, margin_N: Floats, category: str | None) -> tuple[Floats, Floats] | None:
+        """Return the 95 % interval of the curve that `apply` uses, [N] each; ``None`` where it has none."""
+        curve = (self.categories.get(category) if category else None) or self.overall
+        return curve.interval(margin_N) if curve is not None else None
+
+    def operating_point(self, category: str | None, rule: Rule | None = None) -> OperatingPoint | None:
+        """Return where a category is called present, by its own rule or another one."""
+        points = self.operating_points if rule is None else self.alternatives.get(rule, {})
+        return points.get(category) if category else None
 
 
 def fit_calibration(
@@ -153,15 +216,18 @@ def fit_calibration(
         return Calibration()
     known = {name: (margin_N[truths[name] >= 0], truths[name][truths[name] >= 0]) for name, margin_N in margins.items()}
     categories: dict[str, Curve] = {}
-    points: dict[str, OperatingPoint] = {}
+    points: dict[Rule, dict[str, OperatingPoint]] = {name: {} for name in get_args(Rule)}
     for name, (margin_N, truth_N) in known.items():
         if (curve := _fit(margin_N, truth_N, method)) is not None:
             categories[name] = curve
-            points[name] = operating_point(curve.probability(margin_N), truth_N, rule, sensitivity)
+            probability_N = curve.probability(margin_N)
+            for each, found in points.items():
+                found[name] = operating_point(probability_N, truth_N, each, sensitivity)
     everything = [np.concatenate(parts) for parts in zip(*known.values(), strict=True)]
     return Calibration(
-        categories=categories, overall=_fit(everything[0], everything[1], method), operating_points=points
-    )
+        categories=categories, overall=_fit(everything[0], everything[1], method),
+        operating_points=points[rule], alternatives=points,
+    )  # fmt: skip
 
 
 def operating_point(probability_N: Floats, truth_N: Ints, rule: Rule, sensitivity: float = 0.9) -> OperatingPoint:
@@ -186,7 +252,16 @@ def operating_point(probability_N: Floats, truth_N: Ints, rule: Rule, sensitivit
         specificity=float(spared_V[at]),
         positives=positives,
         negatives=negatives,
+        undecided=float(np.quantile(confidence_of(probability_N, float(threshold)), 1 - DECIDED, method="lower")),
     )
+
+
+def confidence_of(probability_N: Floats, threshold: float) -> Floats:
+    """Return how far a probability lies from where the decision flips, in logits; [N]."""
+    limited_N = np.clip(probability_N, 1e-9, 1 - 1e-9)
+    flip = float(np.clip(threshold, 1e-9, 1 - 1e-9))
+    distance_N: Floats = np.abs(np.log(limited_N / (1 - limited_N)) - np.log(flip / (1 - flip)))
+    return distance_N
 
 
 def _from_above(position_N: NDArray[np.intp], counted_N: NDArray[np.bool_]) -> Floats:
@@ -220,7 +295,17 @@ def _fit_platt(margin_N: Floats, truth_N: Ints) -> Curve | None:
         model = LogisticRegression(C=1e4, max_iter=1000)
         model.fit(features, labels, sample_weight=np.concatenate([target_N, 1 - target_N]))
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
-    return Platt(slope=slope, intercept=intercept, **counts) if slope > 0 else None
+    if slope <= 0:
+        return None
+    weight_N = _information(slope * margin_N + intercept)
+    information = np.array(
+        [[(weight_N * margin_N**2).sum(), (weight_N * margin_N).sum()], [(weight_N * margin_N).sum(), weight_N.sum()]]
+    )
+    covariance = np.linalg.pinv(information)
+    return Platt(
+        slope=slope, intercept=intercept, **counts,
+        covariance=(float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])),
+    )  # fmt: skip
 
 
 def _fit_temperature(margin_N: Floats, truth_N: Ints) -> Curve | None:
@@ -232,7 +317,15 @@ def _fit_temperature(margin_N: Floats, truth_N: Ints) -> Curve | None:
         return _log_loss(expit(margin_N / (2 * np.exp(log_temperature))), target_N)
 
     best = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded")
-    return Temperature(temperature=float(np.exp(best.x)), **counts)
+    temperature = float(np.exp(best.x))
+    curvature = float((_information(margin_N / (2 * temperature)) * margin_N**2).sum())
+    return Temperature(temperature=temperature, variance=1 / curvature if curvature > 0 else None, **counts)
+
+
+def _information(logit_N: Floats) -> Floats:
+    """Return what each image says about the logit: p · (1 - p), [N]."""
+    probability_N: Floats = expit(logit_N)
+    return probability_N * (1 - probability_N)
 
 
 def _fit_isotonic(margin_N: Floats, truth_N: Ints) -> Curve | None:

@@ -3,6 +3,7 @@
 ::
 
     config.json  model.safetensors  tokenizer.json  versions.json  calibration.json  metrics.json  README.md
+    slots.json   (if the model was trained here: what its reports told of findings beside their category)
     familiarity.safetensors   (if there were enough validation images: what the model knows images to look like)
     hashes.json   (written last: a folder without it is unfinished)
 
@@ -14,18 +15,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import safetensors
 import safetensors.torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.knowledge.inject import InjectionMode
+from medfilip.knowledge.slots import Slot
 from medfilip.model.calibration import Calibration
 from medfilip.model.config import ModelConfig
 from medfilip.model.dual_encoder import DualEncoder
@@ -34,8 +37,12 @@ from medfilip.model.familiarity import Familiarity
 from medfilip.model.tokenizer import Tokenizer
 
 HASHES, WEIGHTS = "hashes.json", "model.safetensors"
+SLOTS = "slots.json"
 REQUIRED = ("config.json", WEIGHTS, "tokenizer.json", "versions.json", "calibration.json", "metrics.json")
+SlotCounts: TypeAlias = dict[str, dict[Slot, dict[str, int]]]
+"""Category → slot → value → how many findings of the training reports told it."""
 _T = TypeVar("_T")
+_SLOT_COUNTS: TypeAdapter[SlotCounts] = TypeAdapter(SlotCounts)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -72,6 +79,7 @@ class Checkpoint:
     metrics: dict[str, Any]
     fingerprint: str
     familiarity: Familiarity | None = None
+    slots: SlotCounts = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -81,6 +89,7 @@ def save_checkpoint(
     *,
     calibration: Calibration | None = None,
     familiarity: Familiarity | None = None,
+    slots: SlotCounts | None = None,
     metrics: Mapping[str, Any] | None = None,
     extra: Mapping[str, bytes] | None = None,
     weights: Mapping[str, Tensor] | None = None,
@@ -109,6 +118,7 @@ def save_checkpoint(
         "calibration.json": _json(calibration.model_dump(mode="json")),
         "metrics.json": _json(dict(metrics or {})),
         "README.md": _card(name, model.config, versions, calibration, metrics or {}).encode(),
+        **({SLOTS: _json(slots)} if slots else {}),
         **({FAMILIARITY: familiarity.to_bytes()} if familiarity else {}),
         **(extra or {}),
     }
@@ -147,7 +157,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     name = fingerprint({"config": config.model_dump(mode="json"), "weights": sha256_bytes(files[WEIGHTS])})
     reference = files.get(FAMILIARITY)
     familiarity = _parse(folder, FAMILIARITY, lambda: Familiarity.from_bytes(reference)) if reference else None
-    return Checkpoint(model.eval(), versions, calibration, metrics, name, familiarity)
+    told = files.get(SLOTS)
+    slots = _parse(folder, SLOTS, lambda: _SLOT_COUNTS.validate_json(told)) if told else {}
+    return Checkpoint(model.eval(), versions, calibration, metrics, name, familiarity, slots)
 
 
 def read_files(folder: Path, required: Sequence[str] = REQUIRED) -> dict[str, bytes]:

@@ -8,8 +8,8 @@ Legend of tensor names: N images, S side of the input, L labels, D joint dimensi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from medfilip.findings.ontology import Ontology, load_ontology
 from medfilip.knowledge.knowledge import Knowledge, load_knowledge
 from medfilip.knowledge.prompts import Prompts, prompts, read_label
 from medfilip.model.calibration import Basis, Calibration
-from medfilip.model.checkpoint import Checkpoint, Versions, load_checkpoint
+from medfilip.model.checkpoint import Checkpoint, SlotCounts, Versions, load_checkpoint
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.familiarity import Familiarity
 from medfilip.model.heat_map import MapMethod, enlarge, heat_maps
@@ -62,6 +62,17 @@ class LabelBank:
     positive_LD: FloatArray
     negative_LD: FloatArray
     fingerprint: str
+
+    def take(self, rows: Sequence[int]) -> LabelBank:
+        """Return some of the labels; the name of the set stays that of the whole."""
+        return replace(
+            self,
+            labels=tuple(self.labels[at] for at in rows),
+            categories=tuple(self.categories[at] for at in rows),
+            prompts=tuple(self.prompts[at] for at in rows),
+            positive_LD=self.positive_LD[list(rows)],
+            negative_LD=self.negative_LD[list(rows)],
+        )
 
 
 @dataclass(frozen=True)
@@ -106,12 +117,20 @@ class Diagnoser:
         model_fingerprint: str,
         calibration: Calibration | None = None,
         familiarity: Familiarity | None = None,
+        slots: SlotCounts | None = None,
+        metrics: Mapping[str, object] | None = None,
         ontology: Ontology | None = None,
         knowledge: Knowledge | None = None,
     ) -> None:
         self.model = model.eval()
         self.versions, self.fingerprint = versions, model_fingerprint
         self.calibration, self.familiarity = calibration or Calibration(), familiarity
+        self.slots: SlotCounts = slots or {}
+        self.metrics = {
+            name: float(value)
+            for name, value in (metrics or {}).items()
+            if isinstance(value, int | float) and np.isfinite(value)
+        }
         self._ontology, self._knowledge = ontology or load_ontology(), knowledge or load_knowledge()
         self._cache: OrderedDict[Prompts, tuple[FloatArray, FloatArray]] = OrderedDict()
         if versions.ontology != self._ontology.fingerprint:
@@ -132,6 +151,8 @@ class Diagnoser:
             model_fingerprint=checkpoint.fingerprint,
             calibration=checkpoint.calibration,
             familiarity=checkpoint.familiarity,
+            slots=checkpoint.slots,
+            metrics=checkpoint.metrics,
         )
 
     @property
@@ -156,6 +177,18 @@ class Diagnoser:
         MedfilipError
             ``REQUEST_INVALID`` if the array is not float [N, 1, S, S] of the model's size.
         """
+        view_ND = self.encode_views(pixels_N1SS)
+        return self.join_views(view_ND, study_N if study_N is not None else np.arange(len(view_ND)))
+
+    @torch.inference_mode()
+    def encode_views(self, pixels_N1SS: FloatArray) -> FloatArray:
+        """Run the image tower alone; [N, D], float32, for `join_views`.
+
+        Raises
+        ------
+        MedfilipError
+            ``REQUEST_INVALID`` if the array is not float [N, 1, S, S] of the model's size.
+        """
         size = self.image_size
         if pixels_N1SS.ndim != 4 or pixels_N1SS.shape[1:] != (1, size, size):
             raise MedfilipError(
@@ -163,14 +196,18 @@ class Diagnoser:
                 f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
                 fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
             )
-        if not len(pixels_N1SS):
-            return np.zeros((0, self.model.config.embed_dim), np.float32)
         parts = [
-            self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device))
+            _array(self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)))
             for at in range(0, len(pixels_N1SS), _BATCH)
         ]
-        owner_N = None if study_N is None else torch.from_numpy(study_N).to(self._device)
-        return _array(self.model.join(torch.cat(parts), owner_N, 0 if study_N is None else int(study_N[-1]) + 1))
+        return np.concatenate(parts) if parts else np.zeros((0, self.model.config.embed_dim), np.float32)
+
+    @torch.inference_mode()
+    def join_views(self, view_ND: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
+        """Pool the views of each study and normalise; one row a study, of all rows one study without ``study_N``."""
+        owner_N = np.zeros(len(view_ND), np.int64) if study_N is None else study_N
+        studies = int(owner_N[-1]) + 1 if len(owner_N) else 0
+        return _array(self.model.join(torch.from_numpy(view_ND), torch.from_numpy(owner_N), studies))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
@@ -179,13 +216,18 @@ class Diagnoser:
             labels, [prompts(label, self._knowledge, self._ontology, mode=mode) for label in labels]
         )
 
-    def encode_prompts(self, labels: Sequence[str], written: Sequence[Prompts]) -> LabelBank:
-        """Embed labels by prompts of the caller's own, one `Prompts` a label."""
+    def encode_prompts(
+        self, labels: Sequence[str], written: Sequence[Prompts], categories: Sequence[str | None] | None = None
+    ) -> LabelBank:
+        """Embed labels by prompts of the caller's own, one `Prompts` a label.
+
+        ``categories`` says which calibration each of them has; without it, labels that are bare categories have theirs.
+        """
         embedded = [self._embed(item) for item in written]
         dimension = self.model.config.embed_dim
         return LabelBank(
             labels=tuple(labels),
-            categories=tuple(self._category(label) for label in labels),
+            categories=tuple(map(self._category, labels) if categories is None else categories),
             prompts=tuple(written),
             positive_LD=np.stack([item[0] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),
             negative_LD=np.stack([item[1] for item in embedded]) if embedded else np.zeros((0, dimension), np.float32),

@@ -9,23 +9,27 @@ Legend of tensor names: N images or studies, T texts, D joint dimension, S side 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medfilip.answers import INTENDED_USE, LICENSED, SYNTHETIC, DiagnosedFinding
+from medfilip.answers import INTENDED_USE, LICENSED, SYNTHETIC, Abstention, DiagnosedFinding, ImageFacts
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import GivenImage, radiograph_of
 from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
+from medfilip.model.answering import Answering
+from medfilip.model.calibration import Rule
 from medfilip.model.diagnoser import Diagnoser, FloatArray
 from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.model.question import Described, HeatMaps, Question
 from medfilip.storage.location import Location
 
 _IMAGES_AT_ONCE = 64  # decoded images in memory; their embeddings are small
@@ -38,17 +42,28 @@ class ImageDiagnosis(Sequence[DiagnosedFinding]):
     Attributes
     ----------
     findings
-        In the order of the labels; each has ``label``, ``probability``, ``calibrated``, ``positive_score`` and
+        In the order of the labels; each has ``label``, ``probability``, ``decision``, ``positive_score`` and
         ``negative_score`` (logits), and the names of the endpoint's answer throughout.
-    quality
-        What the pixels say against the images: ``not_chest``, ``rotated``, …
+    images
+        What the files of the images said.
+    abstentions
+        Why nothing is decided: ``not_chest``, ``unfamiliar_image``; empty where decisions stand.
+    unfamiliarity
+        Share of reference images nearer to what the model knows; ``None`` if the checkpoint has no reference.
     training_data
         What the model learned from.
     """
 
     findings: tuple[DiagnosedFinding, ...]
-    quality: tuple[str, ...]
+    images: tuple[ImageFacts, ...]
+    abstentions: tuple[Abstention, ...]
+    unfamiliarity: float | None
     training_data: str
+
+    @property
+    def quality(self) -> tuple[str, ...]:
+        """Return what the pixels say against the images: ``not_chest``, ``rotated``, …, each once."""
+        return tuple(dict.fromkeys(flag for image in self.images for flag in image.quality))
 
     @overload
     def __getitem__(self, key: int | str) -> DiagnosedFinding: ...
@@ -71,14 +86,58 @@ class ImageDiagnosis(Sequence[DiagnosedFinding]):
 
     def __repr__(self) -> str:
         width = max([len("label"), *(len(finding.label) for finding in self.findings)])
-        lines = [f"{'label':{width}}  probability  calibration  positive  negative"]
+        lines = [f"{'label':{width}}  probability  calibration  decision   positive  negative"]
         lines += [
-            f"{item.label:{width}}  {item.probability:11.3f}  {item.calibration:11}  "
+            f"{item.label:{width}}  {item.probability:11.3f}  {item.calibration:11}  {item.decision:9}  "
             f"{item.positive_score:8.3f}  {item.negative_score:8.3f}"
             for item in self.findings
         ]
         flags = f"; look at the image: {', '.join(self.quality)}" if self.quality else ""
+        if self.abstentions:
+            flags += f"; nothing is decided: {', '.join(self.abstentions)}"
         return "\n".join([*lines, f"{self.training_data}; {INTENDED_USE}{flags}"])
+
+
+class Asked(TypedDict, total=False):
+    """What `ZeroShotModel.diagnose` may be asked beside labels.
+
+    Attributes
+    ----------
+    described
+        New labels in words: name → visual phrases.
+    operating_point
+        Rule of the thresholds: ``f1``, ``youden`` or ``sensitivity``; by default the checkpoint's own.
+    threshold
+        One probability for all labels instead.
+    attributes
+        How many of its best matching visual attributes each finding tells.
+    heat_maps
+        Which findings get one: ``none``, ``present`` or ``all``.
+    """
+
+    described: Mapping[str, str | Sequence[str]]
+    operating_point: Rule | None
+    threshold: float | None
+    attributes: int
+    heat_maps: HeatMaps
+
+
+@dataclass
+class _Batch:
+    """Images that are embedded together, and the facts about them by study."""
+
+    pixels: list[FloatArray] = field(default_factory=list)
+    studies: list[list[ImageFacts]] = field(default_factory=list)
+
+    @property
+    def stacked(self) -> FloatArray:
+        """All pixels, [I, 1, S, S]."""
+        return np.stack(self.pixels)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The index of the study of each image, [I]."""
+        return np.repeat(np.arange(len(self.studies)), [len(images) for images in self.studies])
 
 
 class ZeroShotModel:
@@ -98,7 +157,7 @@ class ZeroShotModel:
     >>> found["pleural_effusion"].calibrated, 0 < found[1].probability < 1
     (True, True)
     >>> print(found)  # doctest: +ELLIPSIS
-    label                        probability  calibration  positive  negative
+    label                        probability  calibration  decision   positive  negative
     pleural_effusion             ...
     small left pleural effusion  ...
     synthetic training data; research use only...
@@ -107,7 +166,7 @@ class ZeroShotModel:
     def __init__(
         self, diagnoser: Diagnoser, *, limits: ImageLimits | None = None, store_size: int = DEFAULT_STORE_SIZE
     ) -> None:
-        self.diagnoser = diagnoser
+        self.diagnoser, self._answering = diagnoser, Answering(diagnoser)
         self._limits, self._store_size = limits or ImageLimits(), store_size
 
     @classmethod
@@ -157,8 +216,15 @@ class ZeroShotModel:
             what cannot be read. In a list the message says which image.
         """
         single = not isinstance(image, list | tuple)
-        embedding_ND, _ = self._embedded([image] if single else image)
-        return embedding_ND[0] if single else embedding_ND
+        parts = [
+            self.diagnoser.join_views(self.diagnoser.encode_views(batch.stacked), batch.owners)
+            for batch in self._batches([image] if single else image)
+        ]
+        embedding_ND: FloatArray = np.concatenate([np.zeros((0, self.embed_dim), np.float32), *parts])
+        if not single:
+            return embedding_ND
+        first_D: FloatArray = embedding_ND[0]
+        return first_D
 
     def encode_text(self, text: str | Sequence[str]) -> FloatArray:
         """Embed a text ``[D]``, or a list of texts ``[T, D]``; float32, unit length. Long texts are cut.
@@ -173,14 +239,20 @@ class ZeroShotModel:
     # A string is a sequence of strings to the type checker; here it is always one path.
     @overload
     def diagnose(  # type: ignore[overload-overlap]
-        self, image: GivenImage, labels: str | Sequence[str]
+        self, image: GivenImage, labels: str | Sequence[str] | None = None, **asked: Unpack[Asked]
     ) -> ImageDiagnosis: ...
     @overload
     def diagnose(
-        self, image: Sequence[GivenImage | Sequence[GivenImage]], labels: str | Sequence[str]
+        self,
+        image: Sequence[GivenImage | Sequence[GivenImage]],
+        labels: str | Sequence[str] | None = None,
+        **asked: Unpack[Asked],
     ) -> list[ImageDiagnosis]: ...
     def diagnose(
-        self, image: GivenImage | Sequence[GivenImage | Sequence[GivenImage]], labels: str | Sequence[str]
+        self,
+        image: GivenImage | Sequence[GivenImage | Sequence[GivenImage]],
+        labels: str | Sequence[str] | None = None,
+        **asked: Unpack[Asked],
     ) -> ImageDiagnosis | list[ImageDiagnosis]:
         """Say how probable each label is, for an image, or for each entry of a list of images and studies.
 
@@ -189,52 +261,53 @@ class ZeroShotModel:
         image
             See `ZeroShotModel`.
         labels
-            Ontology ids, their names, or short texts such as "small left pleural effusion".
+            Ontology ids, their names, or short texts such as "small left pleural effusion"; ``None`` for the
+            categories the model was calibrated for.
+        asked
+            What else is wanted; see `Asked`.
 
         Raises
         ------
         MedfilipError
             As `encode_image`; ``REQUEST_INVALID`` if there is no label, or one is empty or longer than 300 characters.
         """
-        asked = _strings(labels, "label")
-        if not asked:
+        question = _question(labels, asked)
+        bank = self._answering.bank(question)
+        if not bank.labels:
             raise _wrong("There are no labels to diagnose.", "Give at least one, such as 'pneumothorax'.")
-        bank = self.diagnoser.encode_labels(asked)
         single = not isinstance(image, list | tuple)
-        embedding_ND, quality_N = self._embedded([image] if single else image)
-        rows = self.diagnoser.findings(self.diagnoser.score(embedding_ND, bank), bank)
-        told = [
-            ImageDiagnosis(findings, quality, self.training_data)
-            for findings, quality in zip(rows, quality_N, strict=True)
-        ]
+        told = []
+        for batch in self._batches([image] if single else image):
+            view_ID, pixels_I1SS, begin = self.diagnoser.encode_views(batch.stacked), batch.stacked, 0
+            for images in batch.studies:
+                own = slice(begin, begin + len(images))
+                answered = self._answering.answer(question, bank, view_ID[own], images, pixels_I1SS[own])
+                told.append(
+                    ImageDiagnosis(
+                        answered.findings, tuple(images), answered.abstentions, answered.unfamiliarity,
+                        self.training_data,
+                    )
+                )  # fmt: skip
+                begin += len(images)
         return told[0] if single else told
 
-    def _embedded(self, entries: Any) -> tuple[FloatArray, list[tuple[str, ...]]]:
-        """Embed images and studies [N, D], a bounded number at once, and collect the flags of their images."""
-        parts: list[FloatArray] = [np.zeros((0, self.embed_dim), np.float32)]
-        flags: list[tuple[str, ...]] = []
-        pixels: list[FloatArray] = []
-        owners: list[int] = []
+    def _batches(self, entries: Any) -> Iterator[_Batch]:
+        """Read images and studies, a bounded number at once."""
+        batch = _Batch()
         for at, entry in enumerate(entries):
             images = entry if isinstance(entry, list | tuple) else [entry]
             if not images:
                 raise _wrong(f"Entry {at} of the list is a study without images.", "Leave it out.")
             prepared = [self._of_list(image, at, len(entries)) for image in images]
-            if pixels and len(pixels) + len(prepared) > _IMAGES_AT_ONCE:
-                parts.append(self._pooled(pixels, owners))
-                pixels, owners = [], []
-            owner = owners[-1] + 1 if owners else 0
-            pixels += [item[0] for item in prepared]
-            owners += [owner] * len(prepared)
-            flags.append(tuple(dict.fromkeys(flag for item in prepared for flag in item[1])))
-        if pixels:
-            parts.append(self._pooled(pixels, owners))
-        return np.concatenate(parts), flags
+            if batch.studies and len(batch.pixels) + len(prepared) > _IMAGES_AT_ONCE:
+                yield batch
+                batch = _Batch()
+            batch.pixels += [pixels for pixels, _ in prepared]
+            batch.studies.append([facts for _, facts in prepared])
+        if batch.studies:
+            yield batch
 
-    def _pooled(self, pixels: list[FloatArray], owners: list[int]) -> FloatArray:
-        return self.diagnoser.encode_images(np.stack(pixels), np.array(owners, dtype=np.int64))
-
-    def _of_list(self, image: object, at: int, count: int) -> tuple[FloatArray, tuple[str, ...]]:
+    def _of_list(self, image: object, at: int, count: int) -> tuple[FloatArray, ImageFacts]:
         try:
             return self._prepared(image)
         except MedfilipError as error:
@@ -242,10 +315,23 @@ class ZeroShotModel:
                 raise
             raise MedfilipError(error.code, f"Entry {at} of the list: {error.message}", fix=error.fix) from error
 
-    def _prepared(self, image: object) -> tuple[FloatArray, tuple[str, ...]]:
+    def _prepared(self, image: object) -> tuple[FloatArray, ImageFacts]:
         radiograph = radiograph_of(image, self._limits, shared_decoder(self._limits))
         pixels_1SS: NDArray[np.float32] = to_model(to_store(radiograph.pixels, self._store_size), self.image_size)
-        return pixels_1SS, radiograph.quality
+        return pixels_1SS, image_facts(radiograph)
+
+
+def _question(labels: str | Sequence[str] | None, asked: Asked) -> Question:
+    described = asked.get("described") or {}
+    told = {name: value for name, value in asked.items() if name != "described"}
+    question = Question(
+        labels=() if labels is None else tuple(_strings(labels, "label")),
+        described=tuple(Described(name, tuple(_strings(texts, "attribute"))) for name, texts in described.items()),
+        **told,  # type: ignore[arg-type]
+    )
+    if labels is not None and not question.labels and not described:
+        raise _wrong("There are no labels to diagnose.", "Give at least one, such as 'pneumothorax'.")
+    return question
 
 
 def _strings(given: object, what: str) -> list[str]:

@@ -41,6 +41,7 @@ from medfilip.training.sharding import shard
 from medfilip.training.state import Progress, resume, run_name, state_files, weights_of
 from medfilip.training.step import Task, batch_loss, make_optimizer, train_step
 from medfilip.training.stream import BatchStream
+from medfilip.training.told import count_slots
 from medfilip.training.warmup import frozen_text_tower, warm_up_texts
 
 _VALIDATION_UNITS = 512  # enough for a stable loss; the evaluation proper sees everything
@@ -291,8 +292,9 @@ def _save(
         return None
     folder = run.workdir / f"step-{step:08d}"
     save_checkpoint(
-        folder, run.model, run.versions, calibration=calibration, familiarity=familiarity, metrics=metrics,
-        extra=state, weights=weights,
+        folder, run.model, run.versions, calibration=calibration, familiarity=familiarity,
+        slots=count_slots(run.data.train.columns, run.data.train.codebook), metrics=metrics, extra=state,
+        weights=weights,
     )  # fmt: skip
     return folder
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from medfilip.evaluation.metrics import each_once
-from medfilip.evaluation.selective import confidence_of, risk_coverage
+from medfilip.evaluation.selective import risk_coverage
+from medfilip.model.calibration import confidence_of
 
 
 def test_by_hand():

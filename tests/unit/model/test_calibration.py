@@ -7,7 +7,15 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import f1_score, recall_score
 
-from medfilip.model.calibration import Calibration, Isotonic, Platt, Temperature, fit_calibration, operating_point
+from medfilip.model.calibration import (
+    Calibration,
+    Isotonic,
+    Platt,
+    Temperature,
+    confidence_of,
+    fit_calibration,
+    operating_point,
+)
 
 
 def sample(slope, intercept, n=4000, seed=0):
@@ -121,3 +129,37 @@ def test_what_is_written_is_read_again_with_its_kind():
         again = Calibration.model_validate_json(found.model_dump_json())
         assert again == found and type(again.categories["a"]) is type(found.categories["a"])
         assert again.operating_points["a"].positives == truth.sum()
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_intervals_hold_what_they_promise(method):
+    rng = np.random.default_rng(0)
+    asked, inside = np.array([-2.0, 0.0, 1.5]), []
+    for _ in range(200):
+        margins = rng.normal(0, 2, 300)
+        # What a temperature can say is among what Platt's curve can: half the margin, tempered.
+        truth = (rng.random(300) < expit(margins / (2 * 0.8))).astype(np.int64)
+        calibration = fit_calibration({"mass": margins}, {"mass": truth}, method=method)
+        low, high = calibration.interval(asked, "mass")
+        assert np.all(low <= calibration.apply(asked, "mass")[0]) and np.all(
+            calibration.apply(asked, "mass")[0] <= high
+        )
+        right = expit(asked / (2 * 0.8))
+        inside.append((low <= right) & (right <= high))
+    assert np.all(np.abs(np.mean(inside, axis=0)[[0, 2]] - 0.95) < 0.04)
+
+
+def test_nine_tenths_are_decided_by_every_rule():
+    rng = np.random.default_rng(1)
+    margins = rng.normal(0, 2, 400)
+    truth = (rng.random(400) < expit(margins)).astype(np.int64)
+    calibration = fit_calibration({"mass": margins}, {"mass": truth}, rule="youden")
+    assert calibration.operating_point("mass") == calibration.operating_points["mass"]
+    assert {calibration.operating_point("mass", rule).rule for rule in ("f1", "youden", "sensitivity")} == {
+        "f1", "youden", "sensitivity",
+    }  # fmt: skip
+    probability, _ = calibration.apply(margins, "mass")
+    for point in (calibration.operating_point("mass", rule) for rule in ("f1", "youden", "sensitivity")):
+        decided = confidence_of(probability, point.threshold) >= point.undecided
+        assert 0.9 <= decided.mean() < 0.91 and point.undecided > 0
+    assert calibration.operating_point(None) is None and calibration.operating_point("nodule") is None

@@ -13,6 +13,7 @@ from medfilip.model.calibration import Calibration, Platt
 from medfilip.model.checkpoint import HASHES, REQUIRED, Versions, load_checkpoint, read_files, save_checkpoint
 
 VERSIONS = Versions(ontology="o" * 16, knowledge="k" * 16, synthetic=True)
+SLOTS = {"mass": {"laterality": {"left": 3, "right": 9}, "site": {}}}
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def saved(model, tmp_path):
     curve = Platt(slope=1.5, intercept=0.5, positives=10, negatives=12)
     name = save_checkpoint(
         tmp_path / "checkpoint", model, VERSIONS, calibration=Calibration(categories={"mass": curve}),
-        metrics={"loss": 0.25, "step": 7}, extra={"note.json": b"{}"},
+        metrics={"loss": 0.25, "step": 7}, slots=SLOTS, extra={"note.json": b"{}"},
     )  # fmt: skip
     return tmp_path / "checkpoint", name
 
@@ -30,7 +31,7 @@ def test_what_was_saved_is_loaded(saved, model):
     loaded = load_checkpoint(folder)
     assert (loaded.fingerprint, loaded.versions, loaded.metrics) == (name, VERSIONS, {"loss": 0.25, "step": 7})
     assert loaded.calibration.categories["mass"].slope == 1.5
-    assert not loaded.model.training
+    assert not loaded.model.training and loaded.slots == SLOTS
     pixels = torch.randn(2, 1, 32, 32)
     assert torch.equal(loaded.model.encode_image(pixels), model.encode_image(pixels))
     assert torch.equal(loaded.model.encode_text(["no mass"]), model.encode_text(["no mass"]))

@@ -17,6 +17,7 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, png_encode
 from medfilip.imaging.reader import read_image
 from medfilip.model import diagnoser, zero_shot
+from medfilip.model.question import Question
 from medfilip.phantom.corpus import dicom_bytes
 from medfilip.phantom.study import make_study
 from serve.decoding import DecoderService
@@ -40,7 +41,8 @@ def endpoint(tiny_checkpoint):
     encoder = EncoderService(tiny_checkpoint)
 
     def answer(data):
-        return encoder.score(encoder.embed([decoder.decode(data).pixels])[0], tuple(LABELS)).findings
+        decoded = decoder.decode(data)
+        return encoder.answer(Question(tuple(LABELS)), encoder.embed([decoded.pixels]), [decoded]).findings
 
     yield answer
     decoder.close()
@@ -155,11 +157,27 @@ def test_an_error_in_a_list_names_its_place(loaded, pixels):
     assert "Jane" not in str(caught.value)
 
 
-@pytest.mark.parametrize("labels", [[], "", [""], ["x" * 301], 3, [b"mass"], b"mass", None])
+@pytest.mark.parametrize("labels", [[], "", [""], ["x" * 301], 3, [b"mass"], b"mass"])
 def test_labels_that_cannot_be_asked_for(loaded, pixels, labels):
     with pytest.raises(MedfilipError) as caught:
         loaded.diagnose(pixels, labels)
     assert caught.value.code == ErrorCode.REQUEST_INVALID
+
+
+def test_without_labels_the_calibrated_categories_are_diagnosed(loaded, pixels):
+    assert {item.label for item in loaded.diagnose(pixels)} == {"pleural_effusion", "nodule"}
+
+
+def test_a_list_gives_what_its_entries_give(loaded, pixels):
+    asked = {"attributes": 1, "heat_maps": "all", "described": {"star": ["ten spikes"]}}
+    together = loaded.diagnose([pixels, [pixels, pixels[::-1]]], ["mass"], **asked)
+    for entry, found in zip((pixels, [[pixels, pixels[::-1]]]), together, strict=True):
+        alone = loaded.diagnose(entry, ["mass"], **asked)
+        alone = alone[0] if isinstance(alone, list) else alone
+        assert [item.label for item in found] == ["mass", "star"] and len(found.images) == len(alone.images)
+        for one, other in zip(found, alone, strict=True):
+            assert one.probability == pytest.approx(other.probability, abs=1e-6)
+            assert one.heat_map.peak == pytest.approx(other.heat_map.peak, abs=1e-6)
 
 
 def test_places_and_devices_that_are_not_there(tiny_checkpoint, tmp_path):

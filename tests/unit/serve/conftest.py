@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from medfilip.answers import LabelFacts, ModelCard
+from medfilip.model.question import Question
 from serve.decoding import DecoderService
 from serve.encoding import EncoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, hash_key
-from serve.messages import Decoded, FloatArray, Refused, Scored
+from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
 from serve.settings import ServeSettings
 from serve.web import http_app
 
@@ -29,9 +30,15 @@ class InProcess:
     async def decode(self, data: bytes) -> Decoded | Refused:
         return self.decoder.decode(data)
 
-    async def score(self, pixels: FloatArray, labels: tuple[str, ...] | None) -> Scored | Refused:
-        [embedding] = self.encoder.embed([pixels])
-        return embedding if isinstance(embedding, Refused) else self.encoder.score(embedding, labels)
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+        return self.encoder.answer(question, self._views(images), images)
+
+    async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
+        return self.encoder.embed_all(self._views(images), texts)
+
+    def _views(self, images: Sequence[Decoded]) -> list[FloatArray]:
+        views = self.encoder.embed([image.pixels for image in images])
+        return [view for view in views if not isinstance(view, Refused)]
 
     async def card(self) -> ModelCard:
         return self.encoder.card()

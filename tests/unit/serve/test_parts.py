@@ -13,9 +13,10 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import to_model, to_store
 from medfilip.imaging.reader import read_image
 from medfilip.model.diagnoser import Diagnoser
+from medfilip.model.question import Question
 from serve.decoding import DecoderService
 from serve.encoding import EncoderService
-from serve.messages import Decoded, Refused, Scored, refusing
+from serve.messages import Answered, Decoded, Refused, refusing
 
 
 def test_the_parts_give_the_numbers_of_the_library(
@@ -27,8 +28,8 @@ def test_the_parts_give_the_numbers_of_the_library(
     [embedding] = encoder.embed([decoded.pixels])
     labels = ("nodule", "left pleural effusion")
     assert not isinstance(embedding, Refused)
-    scored = encoder.score(embedding, labels)
-    assert isinstance(scored, Scored)
+    scored = encoder.answer(Question(labels), [embedding], [decoded])
+    assert isinstance(scored, Answered)
 
     diagnoser = Diagnoser.load(tiny_checkpoint)
     pixels = to_model(to_store(read_image(phantom_dicom, ImageLimits()).pixels), 32)
@@ -63,9 +64,16 @@ def test_refusals_keep_code_and_lose_foreign_words(caplog: pytest.LogCaptureFixt
     assert "PATIENT" not in told.message + told.fix + caplog.text and "test_parts.py" in caplog.text
 
 
-def test_label_sets_are_embedded_once(encoder: EncoderService, monkeypatch: pytest.MonkeyPatch) -> None:
-    [embedding] = encoder.embed([np.zeros((1, 32, 32), np.float32)])
+def test_label_sets_are_embedded_once(
+    encoder: EncoderService, monkeypatch: pytest.MonkeyPatch, phantom_dicom: bytes
+) -> None:
+    decoder = DecoderService(ImageLimits(), store_size=1024, image_size=32)
+    decoded = decoder.decode(phantom_dicom)
+    assert isinstance(decoded, Decoded)
+    [embedding] = encoder.embed([decoded.pixels])
     assert not isinstance(embedding, Refused)
-    first = encoder.score(embedding, ("mass", "nodule"))
+    question = Question(("mass", "nodule"))
+    first = encoder.answer(question, [embedding], [decoded])
+    assert isinstance(first, Answered)
     monkeypatch.setattr(Diagnoser, "encode_labels", None)
-    assert encoder.score(embedding, ("mass", "nodule")) == first
+    assert encoder.answer(question, [embedding], [decoded]) == first

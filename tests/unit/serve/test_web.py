@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from medfilip.answers import Diagnosis, ErrorAnswer, Labels, ModelCard
+from medfilip.answers import Diagnosis, Embedding, ErrorAnswer, Labels, ModelCard
 from medfilip.core.errors import ErrorCode
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.limits import ImageLimits
@@ -39,10 +39,53 @@ def test_form_and_raw_body_give_the_same_answer(client: TestClient, phantom_dico
     assert [finding.calibrated for finding in first.findings] == [True, False, False]
     assert first.images[0].model_dump() == {
         "view": "frontal", "rows": 512, "columns": 512, "bits": 12, "photometric": "MONOCHROME2", "inverted": False,
-        "transfer_syntax": "1.2.840.10008.1.2.1", "quality": (),
+        "transfer_syntax": "1.2.840.10008.1.2.1", "grey_values": "full_range", "quality": (),
     }  # fmt: skip
     assert first.intended_use == "research use only" and first.model.training_data == "synthetic training data"
     assert {warning.code for warning in first.warnings} == {"synthetic_training_data", "uncalibrated"}
+
+
+def test_the_images_of_a_study_are_answered_together(client: TestClient, phantom_dicom: bytes) -> None:
+    other = png_encode(read_dicom(phantom_dicom, ImageLimits()).pixels[:, ::-1])
+    asked = {"labels": ["nodule"]}
+
+    def score(*files: bytes) -> float:
+        answer = client.post("/v1/diagnose", files=[("file", ("x", file)) for file in files], data=asked)
+        diagnosis = Diagnosis.model_validate_json(answer.content)
+        assert len(diagnosis.images) == len(files)
+        return diagnosis.findings[0].positive_score
+
+    alone = score(phantom_dicom), score(other)
+    assert min(alone) < score(phantom_dicom, other) < max(alone)
+    assert score(phantom_dicom, phantom_dicom) == pytest.approx(alone[0], abs=1e-5)
+    wrong = client.post("/v1/diagnose", files=[("file", ("x", phantom_dicom)), ("file", ("y", b"no image"))])
+    assert "Image 2" in error_of(wrong, 422, ErrorCode.IMAGE_UNSUPPORTED)
+
+
+def test_everything_a_question_can_ask_is_answered(client: TestClient, phantom_dicom: bytes) -> None:
+    asked = {
+        "labels": ["nodule"], "described": ["star shadow: bright star; ten spikes"], "attributes": "2",
+        "heat_maps": "all", "threshold": "0",
+    }  # fmt: skip
+    answer = client.post("/v1/diagnose", files={"file": phantom_dicom}, data=asked)
+    nodule, star = Diagnosis.model_validate_json(answer.content).findings
+    assert (nodule.decision, star.decision, star.label, star.category) == ("present", "present", "star shadow", None)
+    assert {match.text for match in star.attributes} == {"bright star", "ten spikes"} and len(nodule.attributes) == 2
+    assert nodule.heat_map is not None and star.heat_map is not None and nodule.heat_map.width == 32
+    assert nodule.operating_point is not None and nodule.operating_point.rule == "request"
+
+
+def test_images_and_texts_are_embedded_in_one_space(client: TestClient, phantom_dicom: bytes) -> None:
+    parts = [("file", ("x", phantom_dicom)), ("texts", (None, "nodule")), ("texts", (None, "no nodule"))]
+    both = Embedding.model_validate_json(client.post("/v1/embed", files=parts).content)
+    assert both.study is not None and len(both.texts) == 2
+    vectors = np.array([both.study, *both.texts])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    texts = Embedding.model_validate_json(client.post("/v1/embed", files=parts[1:]).content)
+    assert texts.study is None and texts.texts == both.texts
+    raw = client.post("/v1/embed", content=phantom_dicom, headers={"Content-Type": "application/dicom"})
+    np.testing.assert_allclose(Embedding.model_validate_json(raw.content).study, both.study, atol=1e-6)
+    error_of(client.post("/v1/embed", files=[("labels", (None, "x"))]), 422, ErrorCode.REQUEST_INVALID)
 
 
 def test_default_labels_are_the_calibrated_categories(client: TestClient, phantom_dicom: bytes) -> None:
@@ -87,7 +130,7 @@ def test_health_and_openapi_need_none(client: TestClient) -> None:
     assert client.get("/healthz", headers={"Authorization": ""}).json() == {"status": "alive"}
     assert client.get("/readyz", headers={"Authorization": ""}).json() == {"status": "ready"}
     paths = client.get("/openapi.json", headers={"Authorization": ""}).json()["paths"]
-    assert set(paths) == {"/v1/diagnose", "/v1/model", "/v1/labels", "/healthz", "/readyz"}
+    assert set(paths) == {"/v1/diagnose", "/v1/embed", "/v1/model", "/v1/labels", "/healthz", "/readyz"}
     assert "multipart/form-data" in paths["/v1/diagnose"]["post"]["requestBody"]["content"]
     error_of(client.get("/docs"), 404, ErrorCode.NOT_FOUND)
     error_of(client.get("/v1/diagnose"), 405, ErrorCode.METHOD_NOT_ALLOWED)
@@ -110,7 +153,7 @@ def test_unfit_requests_get_their_code(client_of: Make, phantom_dicom: bytes) ->
     error_of(post(content=b"PATIENT^NAME", headers=dicom), 422, ErrorCode.IMAGE_UNSUPPORTED)
     error_of(post(files={"image": b"x"}), 422, ErrorCode.REQUEST_INVALID)
     error_of(post(data={"labels": ["mass"]}, files={"labels": b"x"}), 422, ErrorCode.REQUEST_INVALID)
-    error_of(post(files=[("file", b"x"), ("file", b"y")]), 422, ErrorCode.REQUEST_INVALID)
+    error_of(post(files=[("file", b"x")] * 5), 422, ErrorCode.REQUEST_INVALID)
     error_of(post(files={"file": b"x"}, data={"labels": ["x" * 900]}), 422, ErrorCode.REQUEST_INVALID)
     form = {"Content-Type": "multipart/form-data; boundary=q"}
     error_of(post(content=b"--q\r\nbroken", headers=form), 422, ErrorCode.REQUEST_INVALID)

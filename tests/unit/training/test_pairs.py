@@ -10,6 +10,7 @@ from medfilip.storage.schemas import PAIRS
 from medfilip.training.data import unseen_categories
 from medfilip.training.pairs import build_columns, silence
 from medfilip.training.settings import TrainSettings
+from medfilip.training.told import count_slots
 from tests.unit.training.synthetic import CODEBOOK, ONTOLOGY, pair_rows, settings, studies
 
 
@@ -64,3 +65,25 @@ def test_silence_says_less_about_what_is_often_denied():
     assert weight["nodule"] == pytest.approx(2 / 6) and weight["pacemaker"] == 1
     assert weight["lung_opacity"] == 1, "what is denied below a category is not denied of it"
     assert weight["edema"] == 1, "nobody speaks about it"
+
+
+def test_slots_are_counted_of_what_is_there_or_may_be():
+    def finding(certainty="present", **slots):
+        return {"category": "nodule", "certainty": certainty, **slots}
+
+    columns, _ = columns_of(
+        [
+            [finding(laterality="left", severity="mild", sites=["upper_lobe"])],
+            [finding(laterality="left", sites=["upper_lobe", "lower_lobe"])],
+            [finding("uncertain", laterality="bilateral", size="large")],
+            [finding("absent", laterality="right", sites=["lower_lobe"])],
+            [{"category": "edema", "certainty": "present"}],
+        ]
+    )
+    assert count_slots(columns, CODEBOOK) == {
+        "nodule": {
+            "laterality": {"left": 2, "bilateral": 1},
+            "severity": {"mild": 1, "severe": 1},
+            "site": {"upper_lobe": 1},
+        }
+    }
