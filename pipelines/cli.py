@@ -194,6 +194,18 @@ def demo(
     guarded(lambda: run_demo(root), debug=debug)
 
 
+@app.command("make-default-model")
+def make_default_model(
+    root: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("default-model"),
+    out: Annotated[Path | None, typer.Option(help="Where to write it; by default into the package.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Train the small synthetic checkpoint of the package again; half an hour on two cores."""
+    from pipelines.default_model import make_default_model as make
+
+    guarded(lambda: Console(highlight=False).print(f"written   {make(root, out)}"), debug=debug)
+
+
 @app.command(cls=JobCommand)
 def serve(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the run of a pretrain job.")],

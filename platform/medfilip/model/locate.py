@@ -10,6 +10,8 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 
+DEFAULT_CHECKPOINT = Path(__file__).parent / "data" / "default"
+"""The small checkpoint that comes with the package, trained on synthetic studies (``pipelines.default_model``)."""
 _FILES = frozenset({"model.safetensors", "config.json", "hashes.json"})
 
 
