@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from medfilip._version import __version__
+from pipelines.endpoint_commands import audit, diagnose, keys
 from pipelines.guard import guarded
 from pipelines.job import JOBS, Job
 from pipelines.knowledge_commands import knowledge
@@ -40,6 +42,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.", show_default=False)]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and exit.")]
 NewRun = Annotated[bool, typer.Option("--new-run", help="Start a new run even if one is unfinished or finished.")]
+_SETTING = re.compile(r"[a-z_.]+=")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -147,9 +150,12 @@ for _job in JOBS.values():
 
 
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 app.command("export-model")(export_model)
 app.command("convert-weights")(convert_weights)
 app.command("reproduce")(reproduce)
+app.command("diagnose")(diagnose)
 
 
 @app.command(cls=JobCommand)
@@ -208,7 +214,14 @@ def make_default_model(
 
 @app.command(cls=JobCommand)
 def serve(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or the run of a pretrain job.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(
+            help="Checkpoint folder, run of a pretrain job, or folder of runs; by default the small synthetic "
+            "checkpoint of the package.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings.")
     ] = None,
@@ -216,13 +229,14 @@ def serve(
     print_config: PrintConfig = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a checkpoint on this machine until interrupted: POST /v1/diagnose."""
+    """Serve a checkpoint on this machine until interrupted: POST /v1/diagnose, and a page at /."""
     from serve.local import serve_until_interrupted
 
-    guarded(
-        lambda: serve_until_interrupted(checkpoint, overrides or [], config=config, print_config=print_config),
-        debug=debug,
-    )
+    given = list(overrides or [])
+    if checkpoint is not None and _SETTING.match(checkpoint):
+        given.insert(0, checkpoint)
+        checkpoint = None
+    guarded(lambda: serve_until_interrupted(checkpoint, given, config=config, print_config=print_config), debug=debug)
 
 
 @app.command()

@@ -9,6 +9,7 @@ only place services and carry calls; what these compute is in ``serve.decoding``
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -21,11 +22,12 @@ from medfilip.answers import LabelFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import validate_settings
 from medfilip.model.config import ModelConfig
-from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.model.question import Question
 from medfilip.storage.location import Location
 from serve.decoding import DecoderService
 from serve.gateway import Gateway
+from serve.guard import Auditor
 from serve.keys import KeyRing, accepted_hashes
 from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
 from serve.settings import PoolSettings, ServeSettings
@@ -113,12 +115,20 @@ class HttpGateway:
     """A replica that speaks HTTP."""
 
     def __init__(self, settings: dict[str, Any], key_hashes: tuple[str, ...], decoder: Any, encoder: Any) -> None:
-        self._settings, self._keys = ServeSettings.model_validate(settings), KeyRing(key_hashes)
+        self._settings = ServeSettings.model_validate(settings)
+        self._keys = KeyRing(key_hashes, _path(self._settings.keys_file))
+        folder, self._auditor = _path(self._settings.audit_folder), None
+        if folder is not None:
+            self._auditor = Auditor(folder, rayserve.get_replica_context().replica_id.unique_id)
         self._gateway = Gateway(RayBackend(decoder, encoder), self._settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve asks for it once, when the replica has been constructed."""
-        return http_app(self._gateway, self._keys, self._settings, behind_proxy=True)
+        return http_app(self._gateway, self._keys, self._settings, behind_proxy=True, auditor=self._auditor)
+
+    def __del__(self) -> None:
+        if self._auditor is not None:
+            self._auditor.close()
 
 
 class RayBackend:
@@ -191,8 +201,10 @@ def build(args: dict[str, Any]) -> Any:
         ``CONFIG_INVALID``, ``CONFIG_UNKNOWN_KEY``, ``SECRET_MISSING``, ``INPUT_NOT_FOUND`` or ``CHECKPOINT_INVALID``.
     """
     settings = validate_settings(ServeSettings, args)
-    hashes = accepted_hashes(settings.api_key_hashes, allow_anonymous=settings.allow_anonymous)
-    checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
+    hashes = accepted_hashes(
+        settings.api_key_hashes, allow_anonymous=settings.allow_anonymous, file=_path(settings.keys_file)
+    )
+    checkpoint = find_checkpoint(Location.parse(settings.checkpoint or DEFAULT_CHECKPOINT))
     values = settings.model_dump(mode="json", exclude={"api_key_hashes"})
     encoder_resources = {"num_gpus": settings.encoder.num_gpus} if settings.encoder.num_gpus else {}
     decoder = _deploy("decoder", Decoder, settings, settings.decoder).bind(values, _image_size(checkpoint))
@@ -225,6 +237,10 @@ def _deploy(
         max_constructor_retry_count=3,
         logging_config=LOGGING,
     )
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name).expanduser() if name else None
 
 
 def _image_size(checkpoint: Location) -> int:

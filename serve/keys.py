@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import math
 import re
 import secrets
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.secrets import read_secret
 
 SECRET_NAME = "API_KEYS"  # noqa: S105 - the name of a secret, not one
 MIN_CHARACTERS = 20
+RELOAD_S = 2.0
+"""How often the file of keys is looked at."""
+_UNREAD = (-1, -1)
+_logger = logging.getLogger("medfilip.serve")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,25 +56,50 @@ def configured_hashes() -> tuple[str, ...]:
     return tuple(hash_key(key) for key in keys)
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes
+    ----------
+    name
+        Of the key in the file of keys, or the first digits of its hash; ``anonymous`` without one.
+    requests_per_minute, concurrent_requests
+        Limits of its own; ``None`` for those of the endpoint.
+    """
+
+    name: str
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+ANONYMOUS = Caller("anonymous")
+
+
 class KeyRing:
     """The keys that are accepted, as hashes.
 
     Parameters
     ----------
     hashes
-        SHA-256 in hex; none at all means that everybody is accepted.
+        SHA-256 in hex; none at all, and no file, means that everybody is accepted.
+    file
+        Further keys, read again when it changes.
     """
 
-    def __init__(self, hashes: Iterable[str]) -> None:
-        self._hashes = tuple(hashes)
-        if not all(_HASH.fullmatch(value) for value in self._hashes):
+    def __init__(self, hashes: Iterable[str], file: Path | None = None) -> None:
+        hashes = tuple(hashes)
+        if not all(_HASH.fullmatch(value) for value in hashes):
             raise MedfilipError(
                 ErrorCode.CONFIG_INVALID,
                 "An entry of 'api_key_hashes' is no SHA-256 in lower-case hex.",
                 fix="Make it with: printf %s KEY | sha256sum.",
             )
+        self._given = {value: Caller(f"key-{value[:8]}") for value in hashes}
+        self._file, self._read, self._state = file, dict[str, Caller](), _UNREAD
+        self._looked = -math.inf
 
-    def check(self, authorization: str | None, x_api_key: str | None) -> None:
+    def check(self, authorization: str | None, x_api_key: str | None) -> Caller:
         """Accept a request by its ``Authorization: Bearer`` or ``X-API-Key`` header.
 
         Raises
@@ -73,8 +107,8 @@ class KeyRing:
         MedfilipError
             ``UNAUTHENTICATED`` without a key, ``FORBIDDEN`` with a wrong one.
         """
-        if not self._hashes:
-            return
+        if not self._given and self._file is None:
+            return ANONYMOUS
         scheme, _, token = (authorization or "").partition(" ")
         key = x_api_key or (token.strip() if scheme.lower() == "bearer" else "")
         if not key:
@@ -85,14 +119,40 @@ class KeyRing:
             )
         given = hash_key(key)
         # Every hash is compared, so that the time says neither whether nor which one matched.
-        if not sum(hmac.compare_digest(given, known) for known in self._hashes):
+        matched = [caller for known, caller in self._accepted().items() if hmac.compare_digest(given, known)]
+        if not matched:
             raise MedfilipError(
                 ErrorCode.FORBIDDEN, "The API key is not known here.", fix="Ask the operator of the endpoint for one."
             )
+        return matched[0]
+
+    def _accepted(self) -> dict[str, Caller]:
+        if self._file is not None and time.monotonic() >= self._looked + RELOAD_S:
+            self._looked = time.monotonic()
+            self._reload(self._file)
+        return {**self._given, **self._read}
+
+    def _reload(self, file: Path) -> None:
+        from serve.key_file import read_key_file
+
+        try:
+            found = file.stat()
+            state = (found.st_mtime_ns, found.st_ino)
+            if state == self._state:
+                return
+            entries = read_key_file(file).active
+        except (OSError, MedfilipError) as error:
+            # What was accepted a moment ago stays accepted: a disk that hiccups must not lock a hospital out.
+            _logger.error("the file of API keys cannot be read (%s)", type(error).__name__)
+            return
+        self._state = state
+        self._read = {
+            entry.sha256: Caller(entry.name, entry.requests_per_minute, entry.concurrent_requests) for entry in entries
+        }
 
 
-def accepted_hashes(given: Iterable[str], *, allow_anonymous: bool) -> tuple[str, ...]:
-    """Return the hashes of all keys of an endpoint, which has some unless it is open on purpose.
+def accepted_hashes(given: Iterable[str], *, allow_anonymous: bool, file: Path | None = None) -> tuple[str, ...]:
+    """Return the hashes of all keys of an endpoint, which has some unless it is open on purpose or has a file of them.
 
     Raises
     ------
@@ -103,10 +163,15 @@ def accepted_hashes(given: Iterable[str], *, allow_anonymous: bool) -> tuple[str
         return ()
     hashes = tuple(dict.fromkeys((*given, *configured_hashes())))
     KeyRing(hashes)
-    if not hashes:
+    if file is not None:
+        from serve.key_file import read_key_file
+
+        read_key_file(file)
+    elif not hashes:
         raise MedfilipError(
             ErrorCode.SECRET_MISSING,
-            f"The endpoint has no API key: neither MEDFILIP_{SECRET_NAME} nor 'api_key_hashes' is set.",
-            fix=f"Set MEDFILIP_{SECRET_NAME}, or allow_anonymous=true if everybody may use it.",
+            f"The endpoint has no API key: neither MEDFILIP_{SECRET_NAME}, keys_file nor api_key_hashes is set.",
+            fix=f"Set MEDFILIP_{SECRET_NAME} or keys_file (see 'medfilip keys add'), or allow_anonymous=true if "
+            "everybody may use it.",
         )
     return hashes

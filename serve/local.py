@@ -17,7 +17,7 @@ from pathlib import Path
 from medfilip.client import Client
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings, to_yaml
-from medfilip.model.locate import find_checkpoint
+from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint
 from medfilip.storage.location import Location
 from serve.cluster import LOOPBACK, ray_session
 from serve.keys import configured_hashes, hash_key, new_key
@@ -44,7 +44,7 @@ class Endpoint:
 
 
 @contextmanager
-def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = None) -> Iterator[Endpoint]:
+def running_endpoint(checkpoint: str | Path | None = None, settings: ServeSettings | None = None) -> Iterator[Endpoint]:
     """Serve a checkpoint for the duration of the context, and stop cleanly.
 
     Uses the Ray of this process if there is one, and starts one otherwise. Without configured keys one is made.
@@ -52,7 +52,7 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
     Parameters
     ----------
     checkpoint
-        Folder of a checkpoint, or of the run or demo that made it.
+        Folder of a checkpoint, or of the run or demo that made it; ``None`` for the package's synthetic one.
     settings
         Everything else; by default a free port of this machine.
 
@@ -61,7 +61,7 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
     MedfilipError
         ``INPUT_NOT_FOUND``, ``CHECKPOINT_INVALID``, ``PORT_TAKEN``, ``CLUSTER_UNREACHABLE`` and what settings raise.
     """
-    folder = find_checkpoint(Location.parse(checkpoint))
+    folder = find_checkpoint(Location.parse(checkpoint or DEFAULT_CHECKPOINT))
     settings = settings or ServeSettings(checkpoint=str(folder), port=0)
     key = _key_to_make(settings)
     made = (hash_key(key),) if key else ()
@@ -80,12 +80,11 @@ def running_endpoint(checkpoint: str | Path, settings: ServeSettings | None = No
 
 
 def serve_until_interrupted(
-    checkpoint: str, overrides: Sequence[str] = (), *, config: Path | None = None, print_config: bool = False
+    checkpoint: str | None, overrides: Sequence[str] = (), *, config: Path | None = None, print_config: bool = False
 ) -> None:
     """Serve a checkpoint on this machine until Ctrl-C or SIGTERM, after printing how to call it."""
-    settings = load_settings(
-        ServeSettings, "serve", file=config, overrides=[f"checkpoint={json.dumps(checkpoint)}", *overrides]
-    )
+    given = [f"checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
+    settings = load_settings(ServeSettings, "serve", file=config, overrides=[*given, *overrides])
     if print_config:
         sys.stdout.write(to_yaml(settings))
         return
@@ -93,7 +92,7 @@ def serve_until_interrupted(
     # Until the endpoint is up, Ctrl-C and SIGTERM interrupt the start; from then on they end the wait.
     earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with running_endpoint(checkpoint, settings) as endpoint:
+        with running_endpoint(settings.checkpoint or None, settings) as endpoint:
             _announce(endpoint, settings)
             handlers = [signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)]
             stop.wait()
@@ -173,7 +172,7 @@ def _wait_until_ready(endpoint: Endpoint) -> None:
 
 
 def _key_to_make(settings: ServeSettings) -> str | None:
-    if settings.allow_anonymous or settings.api_key_hashes or configured_hashes():
+    if settings.allow_anonymous or settings.api_key_hashes or settings.keys_file or configured_hashes():
         return None
     return new_key()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from medfilip.answers import AnswerWarning
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import canonical_json, sha256_bytes
 from medfilip.model.calibration import Rule
 from medfilip.model.question import Described, HeatMaps, Question
 from serve.settings import ServeSettings
@@ -41,6 +42,14 @@ class DiagnoseRequest:
     question: Question = field(default=Question(), repr=False)
     warnings: tuple[AnswerWarning, ...] = ()
 
+    def input_hashes(self) -> list[str]:
+        """Return the SHA-256 of each file."""
+        return [sha256_bytes(image) for image in self.images]
+
+    def question_hash(self) -> str:
+        """Return the SHA-256 of what is asked."""
+        return sha256_bytes(canonical_json(asdict(self.question)).encode())
+
 
 @dataclass(frozen=True)
 class EmbedRequest:
@@ -48,6 +57,14 @@ class EmbedRequest:
 
     images: tuple[bytes, ...] = field(repr=False)
     texts: tuple[str, ...] = field(repr=False)
+
+    def input_hashes(self) -> list[str]:
+        """Return the SHA-256 of each file."""
+        return [sha256_bytes(image) for image in self.images]
+
+    def question_hash(self) -> str:
+        """Return the SHA-256 of the texts."""
+        return sha256_bytes(canonical_json(list(self.texts)).encode())
 
 
 async def read_request(request: Request, settings: ServeSettings) -> DiagnoseRequest:

@@ -74,7 +74,10 @@ class GatewaySettings(PoolSettings):
 class ServeSettings(Settings):
     """What the endpoint can be told; API keys come from MEDFILIP_API_KEYS or MEDFILIP_API_KEYS_FILE only."""
 
-    checkpoint: str = Field(description="folder of the checkpoint, or of the run or demo that made it")
+    checkpoint: str = Field(
+        "",
+        description="folder of the checkpoint, or of the run or demo that made it; empty: the package's synthetic one",
+    )
     host: str = operational("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = operational(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     request_timeout_s: float = operational(30.0, gt=0, le=3600, description="longest work on one request")
@@ -97,6 +100,16 @@ class ServeSettings(Settings):
     )
     api_key_hashes: tuple[str, ...] = operational(
         (), description="SHA-256 in hex of further API keys, beside those of the environment"
+    )
+    keys_file: str | None = operational(None, description="file of API keys that 'medfilip keys' keeps")
+    requests_per_minute: int = operational(
+        600, ge=1, le=1_000_000, description="requests of one API key in any minute, in each gateway; more get 429"
+    )
+    concurrent_requests: int = operational(
+        16, ge=1, le=10_000, description="requests of one API key at a time, in each gateway; more get 429"
+    )
+    audit_folder: str | None = operational(
+        None, description="folder of the audit log, on each node; without it none is kept"
     )
     gateway: GatewaySettings = operational(GatewaySettings(), description="the HTTP side")
     decoder: DecoderSettings = operational(DecoderSettings(), description="files to pixels")

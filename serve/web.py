@@ -6,65 +6,46 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medfilip._version import __version__
-from medfilip.answers import INTENDED_USE, Diagnosis, Embedding, ErrorAnswer, ErrorBody, Health, Labels, ModelCard
+from medfilip.answers import INTENDED_USE, Diagnosis, Embedding, ErrorAnswer, Health, Labels, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from serve.gateway import Gateway
+from serve.guard import Auditor, Guard, error_response
 from serve.keys import KeyRing
-from serve.messages import unexpected
 from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
+from serve.rates import CallerLimits
 from serve.request import read_embed_request, read_request
 from serve.settings import ServeSettings
 
 _T = TypeVar("_T")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_STATUS = {
-    ErrorCode.UNAUTHENTICATED: 401,
-    ErrorCode.FORBIDDEN: 403,
-    ErrorCode.NOT_FOUND: 404,
-    ErrorCode.METHOD_NOT_ALLOWED: 405,
-    ErrorCode.UPLOAD_TIMEOUT: 408,
-    ErrorCode.LENGTH_REQUIRED: 411,
-    ErrorCode.REQUEST_TOO_LARGE: 413,
-    ErrorCode.IMAGE_TOO_LARGE: 413,
-    ErrorCode.MEDIA_TYPE_UNSUPPORTED: 415,
-    ErrorCode.REQUEST_INVALID: 422,
-    ErrorCode.OVERLOADED: 503,
-    ErrorCode.REQUEST_TIMEOUT: 504,
-}
-_HEADERS_OF = {
-    ErrorCode.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
-    ErrorCode.OVERLOADED: {"Retry-After": "2"},
-}
-_SECURITY_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 
 
-def http_app(gateway: Gateway, keys: KeyRing, settings: ServeSettings, *, behind_proxy: bool = False) -> FastAPI:
+def http_app(
+    gateway: Gateway,
+    keys: KeyRing,
+    settings: ServeSettings,
+    *,
+    behind_proxy: bool = False,
+    auditor: Auditor | None = None,
+) -> FastAPI:
     """Build the ASGI application.
 
     Parameters
     ----------
+    gateway, keys, settings
+        What answers whom, within which limits.
     behind_proxy
         Whether Ray Serve's proxy stands in front, which puts the X-Request-ID into the answer itself.
+    auditor
+        Writes the audit log, if there is one.
     """
     app = FastAPI(
         title="MedFILIP",
@@ -72,9 +53,15 @@ def http_app(gateway: Gateway, keys: KeyRing, settings: ServeSettings, *, behind
         description=f"Zero-shot diagnosis of chest X-rays; {INTENDED_USE}.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        responses={status: {"model": ErrorAnswer} for status in (401, 403, 503)},
+        responses={status: {"model": ErrorAnswer} for status in (401, 403, 429, 503)},
     )
-    app.add_middleware(_Guard, keys=keys, names_requests=not behind_proxy)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        limits=CallerLimits(settings.requests_per_minute, settings.concurrent_requests),
+        auditor=auditor,
+        names_requests=not behind_proxy,
+    )
     app.add_exception_handler(MedfilipError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -92,7 +79,8 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         """Diagnose one study: a radiograph, or several of the same patient and time."""
         gateway.admit()
         try:
-            given = await _read_in_time(read_request(request, settings), settings)
+            request.state.audited = given = await _read_in_time(read_request(request, settings), settings)
+            request.state.model = (await gateway.card()).fingerprint
             return await gateway.diagnose(given, request.state.request_id)
         finally:
             gateway.leave()
@@ -102,7 +90,8 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         """Embed the images of one study, texts, or both, in one space."""
         gateway.admit()
         try:
-            given = await _read_in_time(read_embed_request(request, settings), settings)
+            request.state.audited = given = await _read_in_time(read_embed_request(request, settings), settings)
+            request.state.model = (await gateway.card()).fingerprint
             return await gateway.embed(given, request.state.request_id)
         finally:
             gateway.leave()
@@ -141,76 +130,9 @@ async def _read_in_time(reading: Awaitable[_T], settings: ServeSettings) -> _T:
         ) from error
 
 
-class _Guard:
-    """Outermost layer: names the request, asks for the key, adds headers, and lets no exception out."""
-
-    def __init__(self, app: ASGIApp, keys: KeyRing, names_requests: bool) -> None:
-        self._app, self._keys, self._names_requests = app, keys, names_requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id")
-        name = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = name
-        started, unread = False, _has_body(headers)
-
-        async def receive_watched() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = unread and bool(message.get("more_body"))
-            return message
-
-        async def send_guarded(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                added = MutableHeaders(scope=message)
-                added.update({**_SECURITY_HEADERS, **({"X-Request-ID": name} if self._names_requests else {})})
-                if unread:
-                    # Otherwise the server would read and throw away a refused body to its end, however long it is.
-                    added["Connection"] = "close"
-            await send(message)
-
-        try:
-            if given is not None and given != name:
-                raise MedfilipError(
-                    ErrorCode.REQUEST_INVALID,
-                    "The header X-Request-ID does not fit: 1 to 64 letters, digits, '.', '_' or '-' are allowed.",
-                    fix="Leave it out to get one.",
-                )
-            if scope["path"].startswith("/v1/"):
-                self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
-            await self._app(scope, receive_watched, send_guarded)
-        except ClientDisconnect:
-            return  # nobody is left to answer
-        except MedfilipError as error:
-            await _error_response(error, name)(scope, receive, send_guarded)
-        except Exception as error:
-            refused = unexpected(error)
-            if not started:
-                await _error_response(refused.error(), name)(scope, receive, send_guarded)
-
-
-def _has_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def _error_response(error: MedfilipError, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    image_problem = error.code.startswith("image_")
-    answer = ErrorAnswer(error=ErrorBody(code=error.code, message=error.message, fix=error.fix, request_id=request_id))
-    return JSONResponse(
-        answer.model_dump(),
-        status_code=_STATUS.get(error.code, 422 if image_problem else 500),
-        headers={**_HEADERS_OF.get(error.code, {}), **(headers or {})},
-    )
-
-
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MedfilipError)
-    return _error_response(error, request.state.request_id)
+    return _told(request, error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -224,10 +146,15 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     told = known.get(
         error.status_code, MedfilipError(ErrorCode.REQUEST_INVALID, "The request cannot be read.", fix="Check it.")
     )
-    return _error_response(told, request.state.request_id, dict(error.headers or {}))
+    return _told(request, told, dict(error.headers or {}))
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     # The exception repeats the input, so nothing of it is told.
     told = MedfilipError(ErrorCode.REQUEST_INVALID, "The request does not fit.", fix="See /openapi.json.")
-    return _error_response(told, request.state.request_id)
+    return _told(request, told)
+
+
+def _told(request: Request, error: MedfilipError, headers: dict[str, str] | None = None) -> JSONResponse:
+    request.state.error_code = str(error.code)
+    return error_response(error, request.state.request_id, headers)

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["Client", "ErrorCode", "MedfilipError", "__version__", "load"]
 
 
-def load(place: str | Path, device: str = "cpu") -> ZeroShotModel:
+def load(place: str | Path | None = None, device: str = "cpu") -> ZeroShotModel:
     """Load a trained model: ``medfilip.load("runs").diagnose("image.dcm", ["pneumothorax"])``.
 
     Parameters
     ----------
     place
         Folder of a checkpoint, of the run of a pretrain job, or a folder of such runs, of which the newest is taken;
-        local or ``s3://bucket/key``.
+        local or ``s3://bucket/key``. Without it the small checkpoint of the package, trained on synthetic studies: it
+        shows how things work, and is worthless for patients.
     device
         As torch names it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 

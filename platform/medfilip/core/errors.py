@@ -91,6 +91,8 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
+    AUDIT_FAILED = "audit_failed"
     UPLOAD_TIMEOUT = "upload_timeout"
     REQUEST_TIMEOUT = "request_timeout"
     PORT_TAKEN = "port_taken"

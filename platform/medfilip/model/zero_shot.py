@@ -8,6 +8,7 @@ Legend of tensor names: N images or studies, T texts, D joint dimension, S side 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
 from medfilip.model.answering import Answering
 from medfilip.model.calibration import Rule
 from medfilip.model.diagnoser import Diagnoser, FloatArray
-from medfilip.model.locate import find_checkpoint, local_copy
+from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.model.question import Described, HeatMaps, Question
 from medfilip.storage.location import Location
 
@@ -77,6 +78,18 @@ class ImageDiagnosis(Sequence[DiagnosedFinding]):
             if finding.label == key:
                 return finding
         raise KeyError(key)
+
+    def to_json(self) -> str:
+        """Write it as JSON, with the names of the endpoint's answer."""
+        told = {
+            "findings": [finding.model_dump() for finding in self.findings],
+            "abstentions": self.abstentions,
+            "unfamiliarity": self.unfamiliarity,
+            "images": [image.model_dump() for image in self.images],
+            "model": {"training_data": self.training_data},
+            "intended_use": INTENDED_USE,
+        }
+        return json.dumps(told, indent=2)
 
     def __len__(self) -> int:
         return len(self.findings)
@@ -170,8 +183,9 @@ class ZeroShotModel:
         self._limits, self._store_size = limits or ImageLimits(), store_size
 
     @classmethod
-    def load(cls, place: str | Path, device: str = "cpu") -> ZeroShotModel:
+    def load(cls, place: str | Path | None = None, device: str = "cpu") -> ZeroShotModel:
         """Load a checkpoint; see `medfilip.load`."""
+        place = DEFAULT_CHECKPOINT if place is None else place
         if not isinstance(place, str | os.PathLike):
             raise _wrong(
                 f"The place of a checkpoint cannot be a {type(place).__name__}.", "Give a path or s3:// place."

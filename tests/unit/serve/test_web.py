@@ -206,3 +206,13 @@ def test_slow_and_failing_parts_are_told_without_their_words(
     error_of(slow, 504, ErrorCode.REQUEST_TIMEOUT)
     failing = client_of(Failing(*parts)).post("/v1/diagnose", files={"file": phantom_dicom})
     assert "RuntimeError" in error_of(failing, 500, ErrorCode.INTERNAL) and "PATIENT" not in failing.text
+
+
+def test_a_caller_that_asks_too_much_is_told_when_to_come_back(client_of: Make) -> None:
+    client = client_of(requests_per_minute=3)
+    answers = [client.get("/v1/model") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    error_of(answers[-1], 429, ErrorCode.RATE_LIMITED)
+    assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert client.get("/healthz").status_code == 200
+    error_of(client.get("/v1/model", headers={"Authorization": "Bearer wrong"}), 403, ErrorCode.FORBIDDEN)

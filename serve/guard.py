@@ -1,0 +1,251 @@
+"""The outermost layer of the HTTP side: names, keys, limits, the audit log, headers, and no exception gets out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from medfilip.answers import ErrorAnswer, ErrorBody
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import sha256_bytes
+from serve.audit import AuditLog
+from serve.keys import KeyRing
+from serve.messages import unexpected
+from serve.rates import CallerLimits, RateLimitedError
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STATUS = {
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.UPLOAD_TIMEOUT: 408,
+    ErrorCode.LENGTH_REQUIRED: 411,
+    ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.IMAGE_TOO_LARGE: 413,
+    ErrorCode.MEDIA_TYPE_UNSUPPORTED: 415,
+    ErrorCode.REQUEST_INVALID: 422,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.OVERLOADED: 503,
+    ErrorCode.AUDIT_FAILED: 503,
+    ErrorCode.REQUEST_TIMEOUT: 504,
+}
+_HEADERS_OF = {
+    ErrorCode.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
+    ErrorCode.OVERLOADED: {"Retry-After": "2"},
+    ErrorCode.AUDIT_FAILED: {"Retry-After": "30"},
+}
+_RECORDED = ("/v1/diagnose", "/v1/embed")
+"""What looks at images: recorded in the audit log."""
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Auditor:
+    """Writes the audit log of one gateway from a thread of its own.
+
+    Parameters
+    ----------
+    folder, writer
+        See `serve.audit.AuditLog`.
+    """
+
+    def __init__(self, folder: Path, writer: str) -> None:
+        self._log = AuditLog(folder, writer)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    async def record(self, facts: Mapping[str, Any], request: Audited | None, body: bytes) -> None:
+        """Append one request; ``body`` is what will be answered."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, facts, request, body)
+
+    def close(self) -> None:
+        """Append the closing line."""
+        self._thread.submit(self._log.close).result()
+        self._thread.shutdown()
+
+    def _write(self, facts: Mapping[str, Any], request: Audited | None, body: bytes) -> None:
+        asked = {} if request is None else {"inputs": request.input_hashes(), "question": request.question_hash()}
+        self._log.write({**facts, **asked, "output": sha256_bytes(body)})
+
+
+class Audited(Protocol):
+    """A request that was read."""
+
+    def input_hashes(self) -> list[str]:
+        """Return the SHA-256 of each file."""
+        ...
+
+    def question_hash(self) -> str:
+        """Return the SHA-256 of what is asked about them."""
+        ...
+
+
+class Guard:
+    """Names the request, asks for the key, counts, records, adds headers, and lets no exception out.
+
+    Parameters
+    ----------
+    app
+        What it stands around.
+    keys, limits
+        Who may ask, and how much.
+    auditor
+        Where requests that look at images are recorded before they are answered; ``None`` for nowhere.
+    names_requests
+        Whether X-Request-ID is answered here: Ray Serve's proxy does it itself.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, limits: CallerLimits, auditor: Auditor | None, names_requests: bool
+    ) -> None:
+        self._app, self._keys, self._limits, self._auditor = app, keys, limits, auditor
+        self._names_requests = names_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id")
+        name = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = name
+        # The path as it is: whatever is asked for below it must have a key, whether it is there or not.
+        private, recorded = scope["path"].startswith("/v1/"), scope["path"] in _RECORDED and scope["method"] == "POST"
+        auditor = self._auditor if recorded else None
+        exchange = _Exchange(
+            send, name if self._names_requests else None, unread=_has_body(headers), hold=bool(auditor)
+        )
+
+        async def receive_watched() -> Message:
+            message = await receive()
+            exchange.unread = exchange.unread and bool(message.get("more_body"))
+            return message
+
+        async def tell(error: MedfilipError) -> None:
+            state["error_code"] = str(error.code)
+            await error_response(error, name)(scope, receive, exchange.send)
+
+        try:
+            try:
+                if given is not None and given != name:
+                    raise _unfit_name()
+                with ExitStack() as counted:
+                    if private:
+                        caller = self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
+                        state["caller"] = caller.name
+                        counted.enter_context(self._limits.request(caller))
+                    await self._app(scope, receive_watched, exchange.send)
+            except (MedfilipError, ClientDisconnect):
+                raise
+            except Exception as error:
+                refused = unexpected(error)
+                if not exchange.recall():
+                    return
+                raise refused.error() from None
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except MedfilipError as error:
+            await tell(error)
+        if auditor is not None:
+            try:
+                await self._record(auditor, scope, exchange)
+            except MedfilipError as error:
+                exchange.recall()
+                await tell(error)
+            await exchange.release()
+
+    async def _record(self, auditor: Auditor, scope: Scope, exchange: _Exchange) -> None:
+        state = scope["state"]
+        facts = {
+            "request_id": state["request_id"],
+            "caller": state.get("caller"),
+            "action": scope["path"].removeprefix("/v1/"),
+            "status": exchange.status,
+            "code": state.get("error_code"),
+            "model": state.get("model"),
+        }
+        await auditor.record(facts, state.get("audited"), exchange.body)
+
+
+class _Exchange:
+    """What is sent for one request: with headers of ours, and held back until it was recorded where it must be."""
+
+    def __init__(self, send: Send, name: str | None, *, unread: bool, hold: bool) -> None:
+        self._send, self._name, self._hold = send, name, hold
+        self._held: list[Message] = []
+        self.unread, self.started, self.status = unread, False, 0
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the application, or hold it."""
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            added = MutableHeaders(scope=message)
+            for key, value in _SECURITY_HEADERS.items():
+                added.setdefault(key, value)
+            if self._name is not None:
+                added["X-Request-ID"] = self._name
+            if self.unread:
+                # Otherwise the server would read and throw away a refused body to its end, however long it is.
+                added["Connection"] = "close"
+        if self._hold:
+            self._held.append(message)
+        else:
+            await self._send(message)
+
+    @property
+    def body(self) -> bytes:
+        """What is held of the body."""
+        return b"".join(message.get("body", b"") for message in self._held)
+
+    def recall(self) -> bool:
+        """Drop what is held; return whether nothing was sent, so that something else can be."""
+        self._held.clear()
+        return self._hold or not self.started
+
+    async def release(self) -> None:
+        """Send what was held."""
+        for message in self._held:
+            await self._send(message)
+        self._held.clear()
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _unfit_name() -> MedfilipError:
+    return MedfilipError(
+        ErrorCode.REQUEST_INVALID,
+        "The header X-Request-ID does not fit: 1 to 64 letters, digits, '.', '_' or '-' are allowed.",
+        fix="Leave it out to get one.",
+    )
+
+
+def error_response(error: MedfilipError, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Write an error in the one shape that all have."""
+    retry = {"Retry-After": str(error.retry_after_s)} if isinstance(error, RateLimitedError) else {}
+    image_problem = error.code.startswith("image_")
+    answer = ErrorAnswer(error=ErrorBody(code=error.code, message=error.message, fix=error.fix, request_id=request_id))
+    return JSONResponse(
+        answer.model_dump(),
+        status_code=_STATUS.get(error.code, 422 if image_problem else 500),
+        headers={**_HEADERS_OF.get(error.code, {}), **retry, **(headers or {})},
+    )
