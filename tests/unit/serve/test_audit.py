@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,14 +134,17 @@ def test_what_is_answered_is_recorded_and_nothing_else_of_it(
 
 
 def test_nothing_is_answered_that_was_not_recorded(
-    audited: TestClient, phantom_dicom: bytes, monkeypatch: pytest.MonkeyPatch
+    audited: TestClient, phantom_dicom: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+    write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        return write(file, data[:20])  # as a disk does that has room for that much
 
     monkeypatch.setattr("serve.audit.os.write", full)
     answer = audited.post("/v1/diagnose", files={"file": phantom_dicom})
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "audit_failed"
     assert "findings" not in answer.text and int(answer.headers["retry-after"]) > 0
     monkeypatch.undo()
+    assert [chain.state for chain in verify(tmp_path)] == ["open"]
     assert audited.post("/v1/diagnose", files={"file": phantom_dicom}).status_code == 200
