@@ -14,15 +14,12 @@ from rich.console import Console
 from medfilip.core.settings import load_settings
 from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.locate import DEFAULT_CHECKPOINT
+from medfilip.phantom.study import DEMONSTRATED
 from pipelines.job import JOBS, Outcome
 from pipelines.runtime import RaySettings
 from serve.cluster import ray_session
 
 STUDIES, SEED, IMAGE_SIZE, EPOCHS = 2400, 0, 128, 25
-CATEGORIES = (
-    "pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema", "atelectasis", "hyperinflation",
-    "hypoinflation", "nodule", "mass",
-)  # fmt: skip
 
 
 def make_default_model(root: Path, out: Path | None = None) -> Path:
@@ -53,7 +50,7 @@ def make_default_model(root: Path, out: Path | None = None) -> Path:
 
     with ray_session(RaySettings()):
         drawn = run(
-            "phantom", f"count={STUDIES}", f"seed={SEED}", f"categories=[{','.join(CATEGORIES)}]", "prevalence=0.2",
+            "phantom", f"count={STUDIES}", f"seed={SEED}", f"categories=[{','.join(DEMONSTRATED)}]", "prevalence=0.2",
             "size=256", "styles=[digital,portable,enhanced,film]",
         )  # fmt: skip
         corpus = f"{drawn.location}/corpus"

@@ -9,6 +9,7 @@ only place services and carry calls; what these compute is in ``serve.decoding``
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,9 +48,10 @@ class Decoder:
         self._service = DecoderService(given.limits, store_size=given.store_size, image_size=image_size)
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    async def decode(self, data: bytes) -> Decoded | Refused:
+    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         """Decode one file."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._service.decode, data)
+        work = partial(self._service.decode, data, preview=preview)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def __del__(self) -> None:
         self._service.close()
@@ -143,9 +145,9 @@ class RayBackend:
     def __init__(self, decoder: Any, encoder: Any) -> None:
         self._decoder, self._encoder = decoder, encoder
 
-    async def decode(self, data: bytes) -> Decoded | Refused:
+    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         """Decode a file on a free decoder."""
-        return await _carried(lambda: self._decoder.decode.remote(data))
+        return await _carried(lambda: self._decoder.decode.remote(data, preview))
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
         """Answer a question on an encoder."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.preprocess import to_model, to_store
+from medfilip.imaging.preprocess import png_encode, to_model, to_store
+from medfilip.imaging.radiograph import Pixels
 from serve.messages import Decoded, Refused, refusing
+
+_PREVIEW_SIZE = 1024
 
 
 class DecoderService:
@@ -28,14 +33,21 @@ class DecoderService:
         self._limits, self._store_size, self._image_size = limits, store_size, image_size
         self._decoder = IsolatedDecoder(limits)
 
-    def decode(self, data: bytes) -> Decoded | Refused:
-        """Decode one DICOM, PNG or JPEG file."""
-        return refusing(lambda: self._decode(data))
+    def decode(self, data: bytes, *, preview: bool = False) -> Decoded | Refused:
+        """Decode one DICOM, PNG or JPEG file; ``preview`` asks for a picture of it as well."""
+        return refusing(lambda: self._decode(data, preview))
 
     def close(self) -> None:
         """End the decoding process."""
         self._decoder.close()
 
-    def _decode(self, data: bytes) -> Decoded:
+    def _decode(self, data: bytes, preview: bool) -> Decoded:
         image = take_in(data, self._limits, self._decoder, checks=ACCEPTING)
-        return Decoded(to_model(to_store(image.pixels, self._store_size), self._image_size), image_facts(image))
+        stored = to_store(image.pixels, self._store_size)
+        picture = _preview(stored) if preview else None
+        return Decoded(to_model(stored, self._image_size), image_facts(image), picture)
+
+
+def _preview(pixels: Pixels) -> bytes:
+    small = to_store(pixels, _PREVIEW_SIZE)
+    return png_encode((small >> 8).astype(np.uint8) if small.dtype == np.uint16 else small)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from medfilip.answers import (
@@ -36,8 +38,8 @@ _ABSTENTIONS: dict[Abstention, str] = {
 class Backend(Protocol):
     """The parts behind the gateway, wherever they run."""
 
-    async def decode(self, data: bytes) -> Decoded | Refused:
-        """Decode a file."""
+    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
+        """Decode a file; ``preview`` asks for a picture of it as well."""
         ...
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
@@ -95,11 +97,12 @@ class Gateway:
         """
         async with self._in_time():
             card = await self.card()
-            decoded = await self._decode(request.images)
-            answered = await self._backend.answer(request.question, decoded)
+            decoded = await self._decode(request.images, request.preview)
+            # Pictures have been where they had to be: an encoder does without.
+            answered = await self._backend.answer(request.question, [replace(item, preview=None) for item in decoded])
         if isinstance(answered, Refused):
             raise answered.error()
-        facts = tuple(image.facts for image in decoded)
+        facts = tuple(_with_preview(item) for item in decoded)
         return Diagnosis(
             request_id=request_id,
             findings=answered.findings,
@@ -125,7 +128,7 @@ class Gateway:
         """
         async with self._in_time():
             card = await self.card()
-            decoded = await self._decode(request.images)
+            decoded = await self._decode(request.images, preview=False)
             embedded = await self._backend.embed(decoded, request.texts)
         if isinstance(embedded, Refused):
             raise embedded.error()
@@ -136,9 +139,9 @@ class Gateway:
             model=card.fingerprint,
         )
 
-    async def _decode(self, files: Sequence[bytes]) -> list[Decoded]:
+    async def _decode(self, files: Sequence[bytes], preview: bool) -> list[Decoded]:
         """Decode all images of a study; the first that is refused is told by its number."""
-        found = await asyncio.gather(*(self._backend.decode(file) for file in files))
+        found = await asyncio.gather(*(self._backend.decode(file, preview) for file in files))
         decoded = []
         for number, item in enumerate(found, start=1):
             if isinstance(item, Refused):
@@ -188,6 +191,12 @@ class Gateway:
             raise MedfilipError(
                 ErrorCode.OVERLOADED, f"No encoder answered within {_READY_S:g} s.", fix="Try again later."
             ) from error
+
+
+def _with_preview(image: Decoded) -> ImageFacts:
+    if image.preview is None:
+        return image.facts
+    return image.facts.model_copy(update={"preview": base64.b64encode(image.preview).decode()})
 
 
 def _warnings(images: Sequence[ImageFacts], answered: Answered, card: ModelCard) -> list[AnswerWarning]:

@@ -49,10 +49,13 @@ class Decoded:
         float32 [1, S, S].
     facts
         What may be told about the file.
+    preview
+        A PNG of 8 bits, where it was asked for.
     """
 
     pixels: FloatArray = field(repr=False)
     facts: ImageFacts
+    preview: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

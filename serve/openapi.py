@@ -31,6 +31,7 @@ _QUESTION: dict[str, dict[str, Any]] = {
     "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "one threshold for all labels instead"},
     "attributes": {"type": "integer", "minimum": 0, "description": "best matching visual attributes of each finding"},
     "heat_maps": {"type": "string", "enum": list(get_args(HeatMaps)), "description": "which findings get a heat map"},
+    "preview": {"type": "boolean", "description": "whether the answer holds a PNG of each image"},
 }
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "description": "to be embedded as they are"}
 

@@ -19,7 +19,7 @@ from serve.settings import ServeSettings
 
 RAW_TYPES = ("application/dicom", "application/octet-stream", "image/png", "image/jpeg")
 FORM_TYPE = "multipart/form-data"
-QUESTION_FIELDS = ("labels", "described", "operating_point", "threshold", "attributes", "heat_maps")
+QUESTION_FIELDS = ("labels", "described", "operating_point", "threshold", "attributes", "heat_maps", "preview")
 MAX_PHRASES = 12
 """Visual phrases of a described label: more than a text encoder reads."""
 
@@ -34,12 +34,15 @@ class DiagnoseRequest:
         The files, as received.
     question
         Labels distinct and with single blanks; none for the default ones.
+    preview
+        Whether the answer shall hold the images as well.
     warnings
         What was understood otherwise than it was sent.
     """
 
     images: tuple[bytes, ...] = field(repr=False)
     question: Question = field(default=Question(), repr=False)
+    preview: bool = False
     warnings: tuple[AnswerWarning, ...] = ()
 
     def input_hashes(self) -> list[str]:
@@ -79,7 +82,8 @@ async def read_request(request: Request, settings: ServeSettings) -> DiagnoseReq
     if not images:
         raise _no_image()
     question, warnings = read_question(fields, settings)
-    return DiagnoseRequest(images, question, warnings)
+    preview = _one_of(fields, "preview", ("true", "false")) == "true"
+    return DiagnoseRequest(images, question, preview, warnings)
 
 
 async def read_embed_request(request: Request, settings: ServeSettings) -> EmbedRequest:

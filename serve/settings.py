@@ -101,6 +101,7 @@ class ServeSettings(Settings):
     api_key_hashes: tuple[str, ...] = operational(
         (), description="SHA-256 in hex of further API keys, beside those of the environment"
     )
+    page: bool = operational(True, description="whether there is a page at /, with phantoms to try")
     keys_file: str | None = operational(None, description="file of API keys that 'medfilip keys' keeps")
     requests_per_minute: int = operational(
         600, ge=1, le=1_000_000, description="requests of one API key in any minute, in each gateway; more get 429"

@@ -21,6 +21,7 @@ from serve.gateway import Gateway
 from serve.guard import Auditor, Guard, error_response
 from serve.keys import KeyRing
 from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
+from serve.pages import add_page
 from serve.rates import CallerLimits
 from serve.request import read_embed_request, read_request
 from serve.settings import ServeSettings
@@ -66,6 +67,8 @@ def http_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     _add_routes(app, gateway, settings)
+    if settings.page:
+        add_page(app)
     return app
 
 

@@ -104,6 +104,7 @@ class ImageFacts(Answer):
     grey_values: Literal["voi_lut", "window", "full_range"] = Field(
         "full_range", description="what turned stored values into grey values"
     )
+    preview: str | None = Field(None, description="base64 of a grey PNG as the model was shown it, where asked for")
     quality: tuple[str, ...] = Field((), description="what the pixels say against the image: not_chest, rotated, …")
 
 

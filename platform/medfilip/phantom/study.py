@@ -41,6 +41,13 @@ GENERATOR_VERSION = 4
 _SECOND_STUDY_RATE = 0.4
 
 
+DEMONSTRATED = (
+    "pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema", "atelectasis", "hyperinflation",
+    "hypoinflation", "nodule", "mass",
+)  # fmt: skip
+"""What the checkpoint of the package is trained on, and the phantoms of the endpoint's page show."""
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """What studies of a seed are made of.

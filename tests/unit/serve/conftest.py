@@ -27,8 +27,8 @@ class InProcess:
     def __init__(self, decoder: DecoderService, encoder: EncoderService) -> None:
         self.decoder, self.encoder = decoder, encoder
 
-    async def decode(self, data: bytes) -> Decoded | Refused:
-        return self.decoder.decode(data)
+    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
+        return self.decoder.decode(data, preview=preview)
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
         return self.encoder.answer(question, self._views(images), images)
