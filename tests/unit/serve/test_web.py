@@ -39,7 +39,7 @@ def test_form_and_raw_body_give_the_same_answer(client: TestClient, phantom_dico
     assert [finding.calibrated for finding in first.findings] == [True, False, False]
     assert first.images[0].model_dump() == {
         "view": "frontal", "rows": 512, "columns": 512, "bits": 12, "photometric": "MONOCHROME2", "inverted": False,
-        "transfer_syntax": "1.2.840.10008.1.2.1", "grey_values": "full_range", "quality": (),
+        "transfer_syntax": "1.2.840.10008.1.2.1", "grey_values": "full_range", "preview": None, "quality": (),
     }  # fmt: skip
     assert first.intended_use == "research use only" and first.model.training_data == "synthetic training data"
     assert {warning.code for warning in first.warnings} == {"synthetic_training_data", "uncalibrated"}
