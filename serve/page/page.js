@@ -85,7 +85,9 @@ function show() {
   showImage();
   if (!answer) return;
   if (state.drawn) $("notes").append(make("p", { className: "note", textContent: `Drawn in this phantom: ${state.drawn}.` }));
-  for (const warning of answer.warnings) $("notes").append(make("p", { className: "note", textContent: warning.message }));
+  // What the model was trained on stands above already.
+  const warnings = answer.warnings.filter((warning) => warning.code !== "synthetic_training_data");
+  for (const warning of warnings) $("notes").append(make("p", { className: "note", textContent: warning.message }));
   const order = { present: 0, abstained: 1, absent: 2 };
   const findings = [...answer.findings].sort((a, b) => order[a.decision] - order[b.decision] || b.probability - a.probability);
   $("findings").append(...findings.map(card));
@@ -106,12 +108,11 @@ function card(finding) {
     .filter(([, slot]) => slot).map(([name, slot]) => `${name}: ${words(slot.value)} (${percent(slot.share)})`);
   if (!finding.calibrated) parts.push(finding.calibration === "overall" ? "calibrated over all findings only" : "not calibrated");
   if (parts.length) item.append(make("p", { className: "details", textContent: parts.join(" · ") }));
-  item.append(why(finding));
   const button = make("button", { type: "button", textContent: "Heat map" });
   button.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-label", `Heat map of ${words(finding.label)}`);
   button.addEventListener("click", () => heatMap(finding, button));
-  item.append(make("div", { className: "row" }, button));
+  item.append(make("div", { className: "foot" }, why(finding), button));
   return item;
 }
 
