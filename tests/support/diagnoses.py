@@ -56,7 +56,9 @@ def finding(label: str = "pleural effusion", **changes: Any) -> DiagnosedFinding
     return DiagnosedFinding(**(told | changes))
 
 
-def diagnosis(*findings: DiagnosedFinding, images: int = 1, size: tuple[int, int] = (64, 64), **changes: Any) -> Diagnosis:
+def diagnosis(
+    *findings: DiagnosedFinding, images: int = 1, size: tuple[int, int] = (64, 64), **changes: Any
+) -> Diagnosis:
     facts = ImageFacts(
         view="frontal",
         rows=size[0],

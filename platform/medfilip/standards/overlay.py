@@ -22,7 +22,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.dicom_file import quiet
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.radiograph import Pixels
-from medfilip.standards.codes import Concept, finding_concepts, own, shortened
+from medfilip.standards.codes import Concept, own, shortened
 from medfilip.standards.source import MANUFACTURER, Source, fresh_uid, read_source, stamp
 from medfilip.standards.structured_report import coded
 from medfilip.standards.wording import ALGORITHM
@@ -39,7 +39,9 @@ _MAX_MAP_SIDE = 4096
 _STRONGEST = 0.6  # opacity of the colour at the peak: the anatomy below stays visible
 _CAPTURE_SERIES, _SEGMENTATION_SERIES = 9002, 9003
 _STRIP_LINE, _MARGIN, _FONT_SIZE = 24, 12, 18
-_MORPHOLOGY = Concept("SCT", "49755003", "Morphologically Abnormal Structure")
+_MIN_WIDTH = 640  # of a capture, so that a narrow image leaves room for the text
+_SPATIAL = Concept("SCT", "309825002", "Spatial and Relational Concept")
+"""Category of a segment that is a place and no structure of the body (PS3.16, CID 7150)."""
 
 
 def heat_map_capture(
@@ -81,11 +83,11 @@ def heat_map_capture(
     """
     from highdicom.sc import SCImage
 
-    read, map_HW = _checked(finding, source, pixels, limits)
+    read, heat = _checked(finding, source, pixels, limits)
     with quiet():
         capture = SCImage.from_ref_dataset(
             read.dataset,
-            pixel_array=_draw(diagnosis, finding, pixels, map_HW),
+            pixel_array=_draw(diagnosis, finding, pixels, heat),
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
@@ -98,13 +100,15 @@ def heat_map_capture(
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             **_maker(diagnosis, f"Evidence map ({diagnosis.intended_use})"),
         )
-        if read.orientation is None:
-            capture.PatientOrientation = []
+        capture.PatientOrientation = list(read.orientation or ())
+        capture.Laterality = ""
+        if read.lossy:
+            capture.LossyImageCompression = "01"  # once lossy, lossy in all that is made of it (C.7.6.1.1.5)
         # Text is burned in, but none of it tells who the patient is, unless the radiograph did (C.7.6.1).
         capture.BurnedInAnnotation = "YES" if read.burned_in else "NO"
         capture.DerivationDescription = shortened(f"Evidence map of {ALGORITHM} over its image", 1024)
         capture.SourceImageSequence = [_reference(read)]
-        stamp(capture, created or datetime.now())
+        stamp(capture, created or datetime.now().astimezone())
     return capture
 
 
@@ -129,18 +133,17 @@ def evidence_segmentation(
     """
     from highdicom.seg import Segmentation, SegmentDescription
 
-    read, map_HW = _checked(finding, source, pixels, limits)
+    read, heat = _checked(finding, source, pixels, limits)
     if (read.dataset.Rows, read.dataset.Columns) != pixels.shape:
         raise _unfit("the decoded image has other rows and columns than its file")
-    region_HW = _resized(map_HW, pixels.shape) >= HALF_OF_PEAK
-    if not region_HW.any():
+    region = _resized(heat, pixels.shape) >= HALF_OF_PEAK
+    if not region.any():
         raise _unfit("nothing in the image speaks for the finding")
-    concepts = finding_concepts(finding)
     segment = SegmentDescription(
         segment_number=1,
         segment_label=shortened(f"Evidence for {finding.label}"),
-        segmented_property_category=coded(_MORPHOLOGY),
-        segmented_property_type=coded(concepts[0] if concepts else own("answer.evidence", "Evidence for a finding")),
+        segmented_property_category=coded(_SPATIAL),
+        segmented_property_type=coded(own("answer.evidence", "Evidence for a finding")),
         algorithm_type="AUTOMATIC",
         algorithm_identification=_algorithm(diagnosis),
         tracking_uid=fresh_uid(),
@@ -149,7 +152,7 @@ def evidence_segmentation(
     with quiet():
         segmentation = Segmentation(
             source_images=[read.dataset],
-            pixel_array=region_HW,
+            pixel_array=region,
             segmentation_type="BINARY",
             segment_descriptions=[segment],
             series_instance_uid=fresh_uid(),
@@ -161,7 +164,8 @@ def evidence_segmentation(
             content_description=shortened("Half of peak of an evidence map; not the outline of a lesion"),
             **_maker(diagnosis, f"Evidence region ({diagnosis.intended_use})"),
         )
-        stamp(segmentation, created or datetime.now())
+        segmentation.PatientOrientation = list(read.orientation or ())
+        stamp(segmentation, created or datetime.now().astimezone())
     return segmentation
 
 
@@ -171,12 +175,12 @@ def _checked(
     """Return identity and map ``[H, W]``, if they belong together."""
     if finding.heat_map is None:
         raise MedfilipError(ErrorCode.MAP_MISSING, "The finding has no heat map.", fix="Ask for heat maps.")
-    map_HW = _decode(finding.heat_map)
+    heat = _decode(finding.heat_map)
     rows, columns = pixels.shape
     # A pixel of the map more or less, for rounding.
-    if abs(map_HW.shape[0] * columns - map_HW.shape[1] * rows) > max(rows, columns):
+    if abs(heat.shape[0] * columns - heat.shape[1] * rows) > max(rows, columns):
         raise _unfit("the heat map has another aspect than the image")
-    return read_source(source, limits), map_HW
+    return read_source(source, limits), heat
 
 
 def _decode(heat_map: HeatMap) -> NDArray[np.uint8]:
@@ -195,29 +199,31 @@ def _decode(heat_map: HeatMap) -> NDArray[np.uint8]:
         raise _unfit(f"its picture cannot be read ({type(error).__name__})") from None
 
 
-def _resized(map_HW: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _resized(heat: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     from PIL import Image
 
-    resized = Image.fromarray(map_HW).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(heat).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.uint8)
 
 
 def _draw(
-    diagnosis: Diagnosis, finding: DiagnosedFinding, pixels: Pixels, map_HW: NDArray[np.uint8]
+    diagnosis: Diagnosis, finding: DiagnosedFinding, pixels: Pixels, heat: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Return grey image, coloured map and strip, as ``uint8`` ``[H, W, 3]``."""
     from PIL import Image
 
-    grey_HW = (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
-    scale = LONG_SIDE / max(grey_HW.shape)
-    height, width = (max(1, round(side * scale)) for side in grey_HW.shape)
-    grey = Image.fromarray(grey_HW).resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-    strength_HW1 = _resized(map_HW, (height, width))[:, :, None] / 255.0
-    mixed_HW3 = np.asarray(grey, np.float64)[:, :, None] * (1 - _STRONGEST * strength_HW1)
-    mixed_HW3 = mixed_HW3 + _STRONGEST * strength_HW1 * _colours(strength_HW1)
-    picture_HW3 = np.rint(mixed_HW3).astype(np.uint8)
-    strip = _strip(_lines(diagnosis, finding), width)
-    return np.concatenate([picture_HW3, np.asarray(strip, np.uint8)])
+    stored = (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
+    scale = LONG_SIDE / max(stored.shape)
+    height, width = (max(1, round(side * scale)) for side in stored.shape)
+    filtering = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    grey = Image.fromarray(stored).resize((width, height), filtering)
+    strength = _resized(heat, (height, width))[:, :, None] / 255.0
+    mixed = np.asarray(grey, np.float64)[:, :, None] * (1 - _STRONGEST * strength)
+    mixed = mixed + _STRONGEST * strength * _colours(strength)
+    picture = np.rint(mixed).astype(np.uint8)
+    picture = np.pad(picture, ((0, 0), (0, max(0, _MIN_WIDTH - width)), (0, 0)))
+    strip = _strip(_lines(diagnosis, finding), picture.shape[1])
+    return np.concatenate([picture, np.asarray(strip, np.uint8)])
 
 
 def _colours(strength: NDArray[Any]) -> NDArray[np.float64]:
@@ -233,7 +239,7 @@ def _lines(diagnosis: Diagnosis, finding: DiagnosedFinding) -> list[str]:
         f"{diagnosis.intended_use.upper()}{training}",
         finding.label,
         f"{finding.decision}, probability {finding.probability:.2f} ({calibrated})",
-        f"Evidence map ({finding.heat_map.method}) of the model, not the outline of a lesion",
+        f"Evidence map ({finding.heat_map.method}), none to strongest; not the outline of a lesion",
         f"{ALGORITHM} {diagnosis.model.code_version}, model {diagnosis.model.fingerprint}",
     ]
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, UID_dictionary, generate_uid
+from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import PersonName
 
 from medfilip.answers import Diagnosis
@@ -34,8 +34,9 @@ _STUDY = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "Access
 _OPTIONAL = frozenset({"IssuerOfPatientID"})
 """Left out when empty; the others are attributes of type 2 (PS3.3, C.7.1.1 and C.7.2.1), there even when empty."""
 _DECIDES_IDENTITY = frozenset({"PatientID", "IssuerOfPatientID"})
-_IMAGE = ("Modality", "PatientOrientation", "ImagerPixelSpacing", "BurnedInAnnotation", "Rows", "Columns")
-_READ = (*_UIDS, *_PATIENT, *_STUDY, *_IMAGE)
+_IMAGE = ("Modality", "PatientOrientation", "ImagerPixelSpacing", "BurnedInAnnotation", "LossyImageCompression")
+_SIZE = ("Rows", "Columns")
+_READ = (*_UIDS, *_PATIENT, *_STUDY, *_IMAGE, *_SIZE)
 
 _LONGEST = {"LO": 64, "SH": 16}
 _PATTERNS = {
@@ -45,6 +46,17 @@ _PATTERNS = {
 }
 _ORIENTATION = re.compile(r"[LRAPHF]{1,3}")
 _RADIOGRAPHIC = ("CR", "DX", "RG")
+_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.1",  # CR
+        "1.2.840.10008.5.1.4.1.1.1.1",  # DX for presentation
+        "1.2.840.10008.5.1.4.1.1.1.1.1",  # DX for processing
+        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture: digitised film, and what old gateways make of CR
+        "1.2.840.10008.5.1.4.1.1.7.2",  # the same as a multi-frame image of one frame, of 8 …
+        "1.2.840.10008.5.1.4.1.1.7.3",  # … and of 16 bits
+    }
+)
+"""SOP classes in which a radiograph is stored (PS3.4, annex B.5)."""
 _MAX_SIDE = 65_535
 _UNREADABLE = object()
 
@@ -64,7 +76,9 @@ class Source:
     spacing_mm
         Imager Pixel Spacing, between rows and between columns, or ``None``.
     burned_in
-        Whether the source says that it shows who the patient is.
+        Whether the file says that the image shows who the patient is.
+    lossy
+        Whether the file says that the image was compressed with loss.
     """
 
     dataset: Dataset = field(repr=False)
@@ -72,6 +86,7 @@ class Source:
     orientation: tuple[str, str] | None
     spacing_mm: tuple[float, float] | None
     burned_in: bool
+    lossy: bool
 
 
 def read_source(source: bytes | Dataset, limits: ImageLimits | None = None) -> Source:
@@ -100,8 +115,8 @@ def read_source(source: bytes | Dataset, limits: ImageLimits | None = None) -> S
     identity = Dataset()
     for name in _UIDS:
         setattr(identity, name, _uid(values, name))
-    if not _is_image_class(identity.SOPClassUID):
-        raise _unidentified("SOP Class UID is not one of an image")
+    if identity.SOPClassUID not in _CLASSES:
+        raise _unidentified("SOP Class UID is not one of a radiograph")
     for name in (*_PATIENT, *_STUDY):
         text = _text(values, name)
         if text or name not in _OPTIONAL:
@@ -114,7 +129,8 @@ def read_source(source: bytes | Dataset, limits: ImageLimits | None = None) -> S
         modality if isinstance(modality, str) and modality in _RADIOGRAPHIC else "",
         _orientation(values["PatientOrientation"]),
         _spacing(values["ImagerPixelSpacing"]),
-        str(values["BurnedInAnnotation"] or "").upper() == "YES",
+        burned_in=values["BurnedInAnnotation"] == "YES",
+        lossy=values["LossyImageCompression"] == "01",
     )
 
 
@@ -180,11 +196,6 @@ def _uid(values: Mapping[str, Any], name: str) -> UID:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=SOP)(?=[A-Z])", " ", name)
         raise _unidentified(f"{words} is missing or no valid UID")
     return UID(text)
-
-
-def _is_image_class(uid: UID) -> bool:
-    known = UID_dictionary.get(uid)
-    return known is not None and known[1] == "SOP Class" and "Image Storage" in known[0]
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -108,7 +108,7 @@ def structured_report(
                 CodingSchemeIdentificationItem(scheme.designator, name=scheme.name, uid=scheme.uid),
             ],
         )
-        stamp(report, created or datetime.now())
+        stamp(report, created or datetime.now().astimezone())
     return report
 
 

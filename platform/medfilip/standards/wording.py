@@ -18,7 +18,9 @@ _ABSTENTIONS = {
 def remarks(diagnosis: Diagnosis) -> tuple[str, ...]:
     """Return the sentences that stand beside the findings: intended use, training data, abstention, warnings."""
     model = diagnosis.model
-    sentences = [f"{diagnosis.intended_use.capitalize()}: made by software, read by nobody, not for patient care."]
+    sentences = [
+        f"{diagnosis.intended_use.capitalize()}: made by software, reviewed by nobody, not for the care of patients."
+    ]
     if model.training_data != LICENSED:
         sentences.append(f"Training data: {model.training_data}.")
     if diagnosis.abstained:
