@@ -17,7 +17,7 @@ from medfilip.answers import Decision, DiagnosedFinding, SlotChoice
 from medfilip.findings.ontology import load_ontology
 
 MAX_MEANING = 64
-"""Characters of a Code Meaning in DICOM (LO; PS3.5, section 6.2)."""
+"""Length of a Code Meaning in DICOM (LO; PS3.5, section 6.2)."""
 _SCHEMES = {
     "SCT": "http://snomed.info/sct",
     "LN": "http://loinc.org",
@@ -135,5 +135,10 @@ def _slot(known: dict[str, tuple[str, str]], kind: str, value: str) -> Concept:
 
 
 def shortened(text: str, limit: int = MAX_MEANING) -> str:
-    """Cut a text to ``limit`` characters, with an ellipsis where something is missing."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    """Cut a text to ``limit`` bytes of UTF-8, with an ellipsis where something is missing.
+
+    DICOM counts characters, but some of its readers count bytes; a text that fits either way is refused by none.
+    """
+    if len(text.encode()) <= limit:
+        return text
+    return text.encode()[: limit - len("…".encode())].decode(errors="ignore").rstrip() + "…"

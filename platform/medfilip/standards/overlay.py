@@ -251,9 +251,9 @@ def _strip(lines: list[str], width: int) -> Image:
     strip = Image.new("RGB", (width, _STRIP_LINE * (len(lines) + 1) + 2 * _MARGIN))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(_FONT_SIZE)
     for number, line in enumerate(lines):
-        text = line
-        while len(text) > 1 and draw.textlength(text, font) > width - 2 * _MARGIN:
-            text = shortened(line, len(text) - 1)
+        text, room = line, width - 2 * _MARGIN
+        while draw.textlength(text, font) > room:
+            text = text.removesuffix("…")[:-1] + "…"
         draw.text((_MARGIN, _MARGIN + number * _STRIP_LINE), text, (255, 255, 255), font)
     bar = np.linspace(0, 1, max(1, width - 2 * _MARGIN))[None, :, None].repeat(_STRIP_LINE // 2, axis=0)
     strip.paste(Image.fromarray(np.rint(_colours(bar) * bar).astype(np.uint8)), (_MARGIN, strip.height - _STRIP_LINE))

@@ -40,7 +40,7 @@ _READ = (*_UIDS, *_PATIENT, *_STUDY, *_IMAGE, *_SIZE)
 
 _LONGEST = {"LO": 64, "SH": 16}
 _PATTERNS = {
-    "DA": re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"),
+    "DA": re.compile(r"[0-9]{8}"),
     "TM": re.compile(r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?)?"),
     "CS": re.compile(r"[MFO]"),
 }
@@ -216,11 +216,18 @@ def _fits(text: str, representation: str) -> bool:
         groups = text.split("=")
         fits = len(groups) <= 3 and all(len(group) <= 64 and group.count("^") <= 4 for group in groups)
     elif representation in _PATTERNS:
-        return bool(_PATTERNS[representation].fullmatch(text))
+        return bool(_PATTERNS[representation].fullmatch(text)) and (representation != "DA" or _is_date(text))
     else:
         fits = len(text) <= _LONGEST[representation]
     # U+FFFD stands for bytes that the file's character set does not have.
     return fits and text.isprintable() and not {"\\", "\N{REPLACEMENT CHARACTER}"} & set(text)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.strptime(text, "%Y%m%d"))  # noqa: DTZ007 - a day, not a moment
+    except ValueError:
+        return False
 
 
 def _side(value: Any) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +21,19 @@ from medfilip.standards.structured_report import structured_report
 from tests.support.diagnoses import diagnosis, finding
 from tests.support.dicoms import make_dicom
 
-COPIED = (
+_COPIED = (
     "PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID StudyDate StudyTime ReferringPhysicianName "
     "StudyID AccessionNumber"
-).split()
-OWN = (
+)
+_OWN = (
     "SpecificCharacterSet InstanceCreationDate InstanceCreationTime SOPClassUID SOPInstanceUID ContentDate ContentTime "
     "Modality Manufacturer CodingSchemeIdentificationSequence SeriesDescription ManufacturerModelName "
     "ReferencedPerformedProcedureStepSequence DeviceSerialNumber SoftwareVersions ContributingEquipmentSequence "
     "SeriesInstanceUID SeriesNumber InstanceNumber ValueType ConceptNameCodeSequence ContinuityOfContent "
     "PerformedProcedureCodeSequence CurrentRequestedProcedureEvidenceSequence CompletionFlag VerificationFlag "
     "PreliminaryFlag ContentTemplateSequence ContentSequence"
-).split()
+)
+COPIED, OWN = _COPIED.split(), _OWN.split()
 
 
 def values(item: Dataset, name: str) -> list[object]:
@@ -112,7 +113,7 @@ def test_nothing_else_is_copied() -> None:
 
 
 def test_every_kind_of_finding_is_said(phantom_dicom: bytes) -> None:
-    report = structured_report(diagnosis(), [phantom_dicom], created=datetime(2030, 1, 2, 3, 4, 5))
+    report = structured_report(diagnosis(), [phantom_dicom], created=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
     assert (report.ContentDate, report.ContentTime) == ("20300102", "030405")
     present, nodule, absent, abstained, own_codes, in_words = groups(report)
     assert values(present, "Finding") == [("60046008", "SCT")]
