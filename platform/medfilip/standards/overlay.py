@@ -19,11 +19,10 @@ from pydicom.dataset import Dataset
 
 from medfilip.answers import LICENSED, DiagnosedFinding, Diagnosis, HeatMap
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.imaging.dicom_file import quiet
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.radiograph import Pixels
 from medfilip.standards.codes import Concept, own, shortened
-from medfilip.standards.source import MANUFACTURER, Source, fresh_uid, read_source, stamp
+from medfilip.standards.source import MANUFACTURER, Source, fresh_uid, read_source, silent, stamp
 from medfilip.standards.structured_report import coded
 from medfilip.standards.wording import ALGORITHM
 
@@ -66,7 +65,7 @@ def heat_map_capture(
     pixels
         ``uint8`` or ``uint16`` ``[H, W]`` of that image as decoded, larger is brighter.
     created
-        Local time of making; now if not given.
+        When it was made; now if not given.
     limits
         Bounds on the file; the defaults if not given.
 
@@ -84,7 +83,7 @@ def heat_map_capture(
     from highdicom.sc import SCImage
 
     read, heat = _checked(finding, source, pixels, limits)
-    with quiet():
+    with silent():
         capture = SCImage.from_ref_dataset(
             read.dataset,
             pixel_array=_draw(diagnosis, finding, pixels, heat),
@@ -108,7 +107,7 @@ def heat_map_capture(
         capture.BurnedInAnnotation = "YES" if read.burned_in else "NO"
         capture.DerivationDescription = shortened(f"Evidence map of {ALGORITHM} over its image", 1024)
         capture.SourceImageSequence = [_reference(read)]
-        stamp(capture, created or datetime.now().astimezone())
+        stamp(capture, created)
     return capture
 
 
@@ -149,7 +148,7 @@ def evidence_segmentation(
         tracking_uid=fresh_uid(),
         tracking_id=shortened(finding.label),
     )
-    with quiet():
+    with silent():
         segmentation = Segmentation(
             source_images=[read.dataset],
             pixel_array=region,
@@ -165,7 +164,7 @@ def evidence_segmentation(
             **_maker(diagnosis, f"Evidence region ({diagnosis.intended_use})"),
         )
         segmentation.PatientOrientation = list(read.orientation or ())
-        stamp(segmentation, created or datetime.now().astimezone())
+        stamp(segmentation, created)
     return segmentation
 
 

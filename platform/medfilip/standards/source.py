@@ -8,10 +8,12 @@ comments, addresses and history, if it is given the source itself.
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydicom.datadict import dictionary_VR
@@ -161,8 +163,17 @@ def fresh_uid() -> UID:
     return generate_uid(prefix=None)
 
 
-def stamp(dataset: Dataset, created: datetime) -> None:
-    """Set every date and time of when an object was made."""
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom and highdicom quiet: their warnings quote names of patients, their log lines UIDs."""
+    logging.getLogger("highdicom").setLevel(logging.ERROR)
+    with quiet():
+        yield
+
+
+def stamp(dataset: Dataset, created: datetime | None) -> None:
+    """Set every date and time of when an object was made: in local time, like those of the study; now for ``None``."""
+    created = (created or datetime.now(UTC)).astimezone()
     for name in ("InstanceCreation", "Content"):
         if f"{name}Date" in dataset:
             setattr(dataset, f"{name}Date", created.strftime("%Y%m%d"))
@@ -172,7 +183,7 @@ def stamp(dataset: Dataset, created: datetime) -> None:
 def part10(dataset: Dataset) -> bytes:
     """Encode an object of this package as a DICOM file (PS3.10)."""
     buffer = io.BytesIO()
-    with quiet():
+    with silent():
         dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 

@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 
 from medfilip.answers import DiagnosedFinding, Diagnosis
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.imaging.dicom_file import quiet
 from medfilip.imaging.limits import ImageLimits
 from medfilip.standards.codes import (
     Concept,
@@ -28,7 +27,7 @@ from medfilip.standards.codes import (
     severity_concept,
     shortened,
 )
-from medfilip.standards.source import MANUFACTURER, Source, fresh_uid, read_sources, stamp
+from medfilip.standards.source import MANUFACTURER, Source, fresh_uid, read_sources, silent, stamp
 from medfilip.standards.wording import ALGORITHM, abstention_words, device_uid, remarks
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def structured_report(
     sources
         DICOM files of the images it is about, in their order, or their attributes.
     created
-        Local time of making; now if not given.
+        When it was made; now if not given.
     limits
         Bounds on the files; the defaults if not given.
 
@@ -90,7 +89,7 @@ def structured_report(
         raise MedfilipError(ErrorCode.INPUT_EMPTY, "The answer has no findings to report.", fix="Ask for a label.")
     read = read_sources(diagnosis, sources, limits)
     scheme = load_codes().scheme
-    with quiet():  # highdicom's warnings quote names of patients
+    with silent():
         report = ComprehensiveSR(
             evidence=[source.dataset for source in read],
             content=_content(diagnosis, read),
@@ -108,7 +107,7 @@ def structured_report(
                 CodingSchemeIdentificationItem(scheme.designator, name=scheme.name, uid=scheme.uid),
             ],
         )
-        stamp(report, created or datetime.now().astimezone())
+        stamp(report, created)
     return report
 
 

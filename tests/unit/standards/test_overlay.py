@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import io
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -18,6 +20,7 @@ from medfilip.phantom.corpus import dicom_bytes
 from medfilip.phantom.study import StudyOptions, make_study
 from medfilip.standards.overlay import LONG_SIDE, evidence_segmentation, heat_map_capture
 from medfilip.standards.source import part10
+from medfilip.standards.structured_report import structured_report
 from tests.support.diagnoses import diagnosis, finding, heat_map
 from tests.support.dicoms import make_dicom
 
@@ -79,6 +82,29 @@ def test_it_belongs_to_the_study_and_refers_to_the_image(maker: Maker, phantom_d
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert "research use only" in made.SeriesDescription
     assert "StudyDescription" not in made and "PatientAge" not in made
+
+
+@pytest.mark.parametrize("index", [0, 1, 6])
+def test_objects_agree_with_their_source(index: int, needs_program: Callable[[str], str], tmp_path: Path) -> None:
+    """dcentvfy compares what the files of a study say about patient, study and series."""
+    program = needs_program("dcentvfy")
+    told = case(dicom_bytes(make_study(11, index, options=StudyOptions(size=128))))
+    made = [structured_report(told.diagnosis, [told.source]), *(told.make(maker) for maker in MAKERS)]
+    files = []
+    for number, data in enumerate([told.source, *map(part10, made)]):
+        files.append(tmp_path / f"{number}.dcm")
+        files[-1].write_bytes(data)
+    said = subprocess.run([program, *map(str, files)], capture_output=True, text=True)
+    assert said.returncode == 0 and "Error" not in said.stdout + said.stderr
+    files[0].write_bytes(part10(changed(told.source)))
+    said = subprocess.run([program, *map(str, files)], capture_output=True, text=True)
+    assert "Error" in said.stdout + said.stderr, "it would have noticed"
+
+
+def changed(source: bytes) -> Dataset:
+    other = pydicom.dcmread(io.BytesIO(source))
+    other.PatientName = "Somebody^Else"
+    return other
 
 
 def test_the_capture_shows_image_map_and_words() -> None:

@@ -154,7 +154,7 @@ GARBLED = (
     "ReferringPhysicianName SpecificCharacterSet Modality PatientOrientation ImagerPixelSpacing BurnedInAnnotation "
     "StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Rows Columns LossyImageCompression"
 )
-FUZZED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @FUZZED

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -113,8 +114,7 @@ def test_nothing_else_is_copied() -> None:
 
 
 def test_every_kind_of_finding_is_said(phantom_dicom: bytes) -> None:
-    report = structured_report(diagnosis(), [phantom_dicom], created=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert (report.ContentDate, report.ContentTime) == ("20300102", "030405")
+    report = structured_report(diagnosis(), [phantom_dicom])
     present, nodule, absent, abstained, own_codes, in_words = groups(report)
     assert values(present, "Finding") == [("60046008", "SCT")]
     assert values(present, "Probability that the finding is present") == [0.83]
@@ -152,6 +152,27 @@ def test_it_says_what_made_it_and_what_limits_it(phantom_dicom: bytes) -> None:
         assert expected in words
     again = structured_report(told, [phantom_dicom])
     assert values(again, "Device Observer UID")[0].UID == values(report, "Device Observer UID")[0].UID  # type: ignore[attr-defined]
+
+
+def test_its_times_are_local_as_those_of_the_study(phantom_dicom: bytes) -> None:
+    moment = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    local = f"{moment.astimezone():%Y%m%d%H%M%S}"
+    report = structured_report(diagnosis(), [phantom_dicom], created=moment)
+    assert report.ContentDate + report.ContentTime == local
+    assert report.InstanceCreationDate + report.InstanceCreationTime == local
+
+
+def test_neither_names_nor_uids_are_logged_or_warned_of(
+    phantom_dicom: bytes, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    source = pydicom.dcmread(io.BytesIO(phantom_dicom))
+    source.PatientName = "CANARY"  # without a caret, of which highdicom warns with the name
+    caplog.set_level(logging.DEBUG)
+    report = structured_report(diagnosis(), [source])
+    part10(report)
+    assert str(report.PatientName) == "CANARY"
+    said = caplog.text + " ".join(str(warning.message) for warning in recwarn)
+    assert "CANARY" not in said and source.StudyInstanceUID not in said and source.SOPInstanceUID not in said
 
 
 def test_highdicom_reads_it_back(phantom_dicom: bytes) -> None:
