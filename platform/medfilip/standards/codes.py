@@ -137,8 +137,10 @@ def _slot(known: dict[str, tuple[str, str]], kind: str, value: str) -> Concept:
 def shortened(text: str, limit: int = MAX_MEANING) -> str:
     """Cut a text to ``limit`` bytes of UTF-8, with an ellipsis where something is missing.
 
-    DICOM counts characters, but some of its readers count bytes; a text that fits either way is refused by none.
+    DICOM counts characters, but some of its readers count bytes; a text that fits either way is refused by none. A
+    backslash, which would make several values of it, becomes a slash.
     """
+    text = text.replace("\\", "/")
     if len(text.encode()) <= limit:
         return text
     return text.encode()[: limit - len("…".encode())].decode(errors="ignore").rstrip() + "…"

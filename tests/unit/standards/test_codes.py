@@ -70,6 +70,7 @@ def test_a_side_in_a_site_is_told_apart_and_does_not_win() -> None:
 
 def test_long_texts_are_cut_where_it_shows() -> None:
     assert shortened("a" * 64) == "a" * 64
+    assert shortened("a\\b") == "a/b"
     assert shortened("a" * 65) == "a" * 61 + "…"
     for text in ("ä" * 40, "a" + "ä" * 40, "山" * 30):
         assert len(shortened(text).encode()) <= 64 and shortened(text).endswith("…")

@@ -59,7 +59,7 @@ def test_phantoms_give_valid_objects(index: int, maker: Maker, verified: Callabl
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("changes", [{}, {"category": None, "label": "ä" * 300, "decision": "abstained"}])
+@pytest.mark.parametrize("changes", [{}, {"category": None, "label": "a\\b" + "ä" * 300, "decision": "abstained"}])
 def test_poor_headers_give_valid_objects(
     maker: Maker, changes: dict[str, object], verified: Callable[[Dataset], bytes]
 ) -> None:
