@@ -69,6 +69,12 @@ class ErrorCode(StrEnum):
     IMAGE_DUPLICATE = "image_duplicate"
     IMAGE_DECODE_TIMEOUT = "image_decode_timeout"
     MASK_UNFIT = "mask_unfit"
+    # answers in the form of a standard
+    SOURCE_UNIDENTIFIED = "source_unidentified"
+    SOURCES_DIFFER = "sources_differ"
+    MAP_MISSING = "map_missing"
+    MAP_UNFIT = "map_unfit"
+    STORE_REFUSED = "store_refused"
     # model, training, evaluation
     CHECKPOINT_INVALID = "checkpoint_invalid"
     WEIGHTS_UNSAFE = "weights_unsafe"

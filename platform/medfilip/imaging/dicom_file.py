@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pydicom.datadict import tag_for_keyword
@@ -124,12 +124,37 @@ def parse_dicom(data: bytes, limits: ImageLimits) -> Dataset:
     MedfilipError
         ``IMAGE_TOO_LARGE``, ``IMAGE_NOT_DICOM`` or, for the transfer syntax, ``IMAGE_UNSUPPORTED``.
     """
+    return _parsed(data, limits, _TAGS, with_pixels=True)
+
+
+def parse_attributes(data: bytes, limits: ImageLimits, keywords: Iterable[str]) -> Dataset:
+    """Parse some attributes of an image, under the limits of `parse_dicom` and with its errors, without Pixel Data.
+
+    Parameters
+    ----------
+    data
+        As for `parse_dicom`.
+    limits
+        As for `parse_dicom`.
+    keywords
+        DICOM keywords of the attributes; all others are skipped unread.
+
+    Returns
+    -------
+    Dataset
+        The attributes that are there, with Specific Character Set; values are converted when they are looked at.
+    """
+    tags: list[BaseTag | int] = [tag for tag in map(tag_for_keyword, keywords) if tag is not None]
+    return _parsed(data, limits, tags, with_pixels=False)
+
+
+def _parsed(data: bytes, limits: ImageLimits, tags: list[BaseTag | int], *, with_pixels: bool) -> Dataset:
     check_file_size(data, limits)
     if not looks_like_dicom(data):
         raise _not_dicom("it has neither the DICM prefix nor a DICOM data set at its start")
     try:
         with quiet():
-            return _parse(data, limits)
+            return _parse(data, limits, tags, with_pixels=with_pixels)
     except MedfilipError:
         raise
     except _HeaderTooLarge:
@@ -142,7 +167,7 @@ def parse_dicom(data: bytes, limits: ImageLimits) -> Dataset:
         raise _not_dicom(f"its attributes cannot be parsed ({type(error).__name__})") from None
 
 
-def _parse(data: bytes, limits: ImageLimits) -> Dataset:
+def _parse(data: bytes, limits: ImageLimits, tags: list[BaseTag | int], *, with_pixels: bool) -> Dataset:
     stream = _Metered(data, limits.max_header_bytes)
     stream.seek(_PREAMBLE_BYTES if data[128:_PREAMBLE_BYTES] == b"DICM" else 0)
     meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_after_meta))
@@ -157,8 +182,9 @@ def _parse(data: bytes, limits: ImageLimits) -> Dataset:
     if syntax == DEFLATED_LITTLE:
         stream = _Metered(_inflate(data[begin:], limits), limits.max_header_bytes)
     implicit, little = syntax == IMPLICIT_LITTLE, syntax != EXPLICIT_BIG
-    dataset = read_dataset(stream, implicit, little, stop_when=_at_pixels, specific_tags=_TAGS)
-    dataset.update(_pixel_data(stream, implicit, little, limits))
+    dataset = read_dataset(stream, implicit, little, stop_when=_at_pixels, specific_tags=tags)
+    if with_pixels:
+        dataset.update(_pixel_data(stream, implicit, little, limits))
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return dataset

@@ -1,0 +1,136 @@
+"""The DICOMweb client and everything that is stored with it, against a real archive."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.reader import read_image
+from medfilip.phantom.corpus import dicom_bytes
+from medfilip.phantom.study import PhantomStudy, StudyOptions, make_study
+from medfilip.standards.dicomweb import DicomWebClient, Instance
+from medfilip.standards.overlay import evidence_segmentation, heat_map_capture
+from medfilip.standards.pacs import PacsSettings
+from medfilip.standards.source import part10
+from medfilip.standards.structured_report import structured_report
+from tests.support.diagnoses import diagnosis
+from tests.support.dicoms import make_dicom
+from tests.support.orthanc import PLUGIN, Orthanc, running_orthanc
+
+
+@pytest.fixture(scope="module")
+def archive(needs_program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    program = needs_program("Orthanc")
+    if not PLUGIN.exists():
+        pytest.skip("needs the program orthanc-dicomweb")
+    with running_orthanc(program, tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(archive: Orthanc, monkeypatch: pytest.MonkeyPatch) -> PacsSettings:
+    monkeypatch.setenv("MEDFILIP_PACS_WARD", f"{archive.user}:{archive.password}")
+    return PacsSettings.model_validate({"archives": {"ward": {"url": archive.dicom_web}}})
+
+
+def stored(archive: Orthanc, index: int) -> tuple[PhantomStudy, list[bytes]]:
+    study = make_study(21, index, options=StudyOptions(size=128, lateral=1.0))
+    files = [dicom_bytes(study, number) for number in range(len(study.images))]
+    for file in files:
+        assert archive.post("instances", file).is_success
+    return study, files
+
+
+@pytest.mark.parametrize("index", [0, 1, 6])
+def test_a_study_is_found_read_and_answered(archive: Orthanc, settings: PacsSettings, index: int) -> None:
+    """CR and DX, plain and RLE: what is fetched decodes to what was stored, and answers come to lie beside it."""
+    study, files = stored(archive, index)
+    # A neighbour in the study that is no radiograph.
+    other = make_dicom(
+        np.zeros((8, 8), np.uint16),
+        Modality="OT",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.7",
+        StudyInstanceUID=study.study_uid,
+        SeriesInstanceUID=f"{study.study_uid}7",
+        SOPInstanceUID=f"{study.study_uid}8",
+        PatientID=study.patient_id,
+    )
+    assert archive.post("instances", other).is_success
+    with DicomWebClient(settings, "ward") as client:
+        found = client.find_radiographs(study.study_uid)
+        assert [instance.sop_uid for instance in found] == list(study.sop_uids[: len(files)])
+        fetched = [client.fetch(instance) for instance in found]
+        for file, sent in zip(fetched, files, strict=True):
+            same = [read_image(data, ImageLimits()) for data in (file, sent)]
+            assert same[0].pixel_hash == same[1].pixel_hash
+            assert same[0].transfer_syntax == same[1].transfer_syntax, "the archive did not decode it"
+        pixels = read_image(fetched[0], ImageLimits()).pixels
+        told = diagnosis(images=len(files), size=pixels.shape)
+        made = [
+            structured_report(told, fetched),
+            heat_map_capture(told, told.findings[0], fetched[0], pixels),
+            evidence_segmentation(told, told.findings[0], fetched[0], pixels),
+        ]
+        client.store(study.study_uid, [part10(one) for one in made])
+        assert client.find_radiographs(study.study_uid) == found, "what was stored is no radiograph"
+    (found_again,) = archive.post("tools/lookup", study.study_uid.encode()).json()
+    known = archive.get(found_again["Path"].strip("/")).json()
+    assert known["MainDicomTags"]["StudyInstanceUID"] == study.study_uid
+    modalities = {archive.get(f"series/{one}").json()["MainDicomTags"]["Modality"] for one in known["Series"]}
+    assert modalities >= {"SR", "OT", "SEG"} and modalities & {"CR", "DX"}
+    assert known["PatientMainDicomTags"]["PatientID"] == study.patient_id
+
+
+def test_what_was_stored_comes_back_unchanged(archive: Orthanc, settings: PacsSettings) -> None:
+    study, files = stored(archive, 9)
+    report = structured_report(diagnosis(images=len(files)), files)
+    with DicomWebClient(settings, archive.dicom_web) as client:
+        client.store(study.study_uid, [part10(report)])
+        where = Instance(study.study_uid, report.SeriesInstanceUID, 1, report.SOPInstanceUID, report.SOPClassUID)
+        back = pydicom.dcmread(io.BytesIO(client.fetch(where)))
+    assert back == pydicom.dcmread(io.BytesIO(part10(report)))
+
+
+def test_what_is_not_there(settings: PacsSettings) -> None:
+    with DicomWebClient(settings, "ward") as client:
+        assert client.find_radiographs("1.2.3") == ()
+        with pytest.raises(MedfilipError) as caught:
+            client.fetch(Instance("1.2.3", "1.2.4", 1, "1.2.5", "1.2.6"))
+    assert caught.value.code is ErrorCode.NOT_FOUND and "1.2.3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["tester:wrong", "Bearer wrong", ""])
+def test_wrong_credentials(settings: PacsSettings, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDFILIP_PACS_WARD", secret)
+    with DicomWebClient(settings, "ward") as client, pytest.raises(MedfilipError) as caught:
+        client.find_radiographs("1.2.3")
+    assert caught.value.code is ErrorCode.UNAUTHENTICATED
+
+
+def test_bounds_hold(archive: Orthanc, settings: PacsSettings, tmp_path: Path) -> None:
+    study, _ = stored(archive, 10)
+    few = settings.model_copy(update={"max_instances": 1})
+    with DicomWebClient(few, "ward") as client, pytest.raises(MedfilipError) as caught:
+        client.find_radiographs(study.study_uid)
+    assert caught.value.code is ErrorCode.REQUEST_TOO_LARGE
+    small = settings.model_copy(update={"max_instance_bytes": 20_000})
+    with DicomWebClient(small, "ward") as client, pytest.raises(MedfilipError) as caught:
+        client.fetch(client.find_radiographs(study.study_uid)[0])
+    assert caught.value.code is ErrorCode.IMAGE_TOO_LARGE
+
+
+def test_an_object_of_another_study_is_not_stored(archive: Orthanc, settings: PacsSettings) -> None:
+    study, files = stored(archive, 11)
+    report = structured_report(diagnosis(images=len(files)), files)
+    before = archive.get("statistics").json()["CountInstances"]
+    with DicomWebClient(settings, "ward") as client, pytest.raises(MedfilipError) as caught:
+        client.store(f"{study.study_uid}1", [part10(report)])
+    assert caught.value.code is ErrorCode.REQUEST_INVALID
+    assert archive.get("statistics").json()["CountInstances"] == before
