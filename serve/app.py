@@ -19,7 +19,7 @@ from ray import serve as rayserve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
-from medfilip.answers import LabelFacts, ModelCard
+from medfilip.answers import Diagnosis, LabelFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import validate_settings
 from medfilip.model.config import ModelConfig
@@ -31,6 +31,7 @@ from serve.gateway import Gateway
 from serve.guard import Auditor
 from serve.keys import KeyRing, accepted_hashes
 from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
+from serve.rendering import Form
 from serve.settings import PoolSettings, ServeSettings
 from serve.web import http_app
 
@@ -51,6 +52,11 @@ class Decoder:
     async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         """Decode one file."""
         work = partial(self._service.decode, data, preview=preview)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def render(self, form: Form, diagnosis: Diagnosis, files: tuple[bytes, ...]) -> tuple[bytes, ...] | Refused:
+        """Write an answer in another form."""
+        work = partial(self._service.render, form, diagnosis, files)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def __del__(self) -> None:
@@ -148,6 +154,10 @@ class RayBackend:
     async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         """Decode a file on a free decoder."""
         return await _carried(lambda: self._decoder.decode.remote(data, preview))
+
+    async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
+        """Write an answer in another form on a decoder."""
+        return await _carried(lambda: self._decoder.render.remote(form, diagnosis, tuple(files)))
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
         """Answer a question on an encoder."""

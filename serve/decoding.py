@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from medfilip.answers import Diagnosis
 from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
@@ -12,6 +15,7 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import png_encode, to_model, to_store
 from medfilip.imaging.radiograph import Pixels
 from serve.messages import Decoded, Refused, refusing
+from serve.rendering import Form, render
 
 _PREVIEW_SIZE = 1024
 
@@ -36,6 +40,10 @@ class DecoderService:
     def decode(self, data: bytes, *, preview: bool = False) -> Decoded | Refused:
         """Decode one DICOM, PNG or JPEG file; ``preview`` asks for a picture of it as well."""
         return refusing(lambda: self._decode(data, preview))
+
+    def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
+        """Write an answer about files in another form; see `serve.rendering.render`."""
+        return refusing(lambda: render(form, diagnosis, files, self._limits, self._decoder))
 
     def close(self) -> None:
         """End the decoding process."""

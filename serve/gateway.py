@@ -24,7 +24,9 @@ from medfilip.answers import (
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
 from medfilip.model.question import Question
+from serve.archive import Archives
 from serve.messages import Answered, Decoded, Embedded, Refused
+from serve.rendering import Form
 from serve.request import DiagnoseRequest, EmbedRequest
 from serve.settings import ServeSettings
 
@@ -40,6 +42,10 @@ class Backend(Protocol):
 
     async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         """Decode a file; ``preview`` asks for a picture of it as well."""
+        ...
+
+    async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
+        """Write an answer about files in another form."""
         ...
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
@@ -64,6 +70,7 @@ class Gateway:
 
     def __init__(self, backend: Backend, settings: ServeSettings) -> None:
         self._backend, self._settings = backend, settings
+        self._archives = Archives(settings.pacs, settings.max_images)
         self._admitted = 0
         self._card: ModelCard | None = None
 
@@ -117,6 +124,49 @@ class Gateway:
                 training_data=card.training_data,
             ),
         )
+
+    async def fetched(self, request: DiagnoseRequest) -> DiagnoseRequest:
+        """Return the request with its images: those of an archive are fetched now.
+
+        Raises
+        ------
+        MedfilipError
+            As `serve.archive.Archives.fetch`, or ``REQUEST_TIMEOUT``.
+        """
+        if request.study is None:
+            return request
+        async with self._in_time():
+            return replace(request, images=await self._archives.fetch(request.study))
+
+    async def store(self, request: DiagnoseRequest, diagnosis: Diagnosis) -> Diagnosis:
+        """Store the answer in the archive of its study, where the request asks for that.
+
+        Raises
+        ------
+        MedfilipError
+            As `render` and `serve.archive.Archives.store`.
+        """
+        if request.study is None or not request.study.store:
+            return diagnosis
+        objects = await self.render("objects", diagnosis, request.images)
+        async with self._in_time():
+            await self._archives.store(request.study, objects)
+        return diagnosis.model_copy(update={"stored": len(objects)})
+
+    async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Write an answer in another form.
+
+        Raises
+        ------
+        MedfilipError
+            As `serve.rendering.render`, or ``REQUEST_TIMEOUT``.
+        """
+        async with self._in_time():
+            plain = tuple(image.model_copy(update={"preview": None}) for image in diagnosis.images)
+            written = await self._backend.render(form, diagnosis.model_copy(update={"images": plain}), files)
+        if isinstance(written, Refused):
+            raise written.error()
+        return written
 
     async def embed(self, request: EmbedRequest, request_id: str) -> Embedding:
         """Embed the images of one study, texts, or both.

@@ -33,6 +33,11 @@ _QUESTION: dict[str, dict[str, Any]] = {
     "heat_maps": {"type": "string", "enum": list(get_args(HeatMaps)), "description": "which findings get a heat map"},
     "preview": {"type": "boolean", "description": "whether the answer holds a PNG of each image"},
 }
+_STUDY: dict[str, dict[str, Any]] = {
+    "study": {"type": "string", "description": "Study Instance UID of a study in an archive, instead of files"},
+    "archive": {"type": "string", "description": "name of the archive; needed where there are several"},
+    "store": {"type": "boolean", "description": "whether the answer is stored in the archive, as SR, SC and SEG"},
+}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "description": "to be embedded as they are"}
 
 
@@ -50,5 +55,5 @@ def _body(required: list[str], properties: dict[str, dict[str, Any]]) -> dict[st
     }
 
 
-DIAGNOSE_BODY = _body(["file"], _QUESTION)
+DIAGNOSE_BODY = _body([], _QUESTION | _STUDY)
 EMBED_BODY = _body([], {"texts": _TEXTS})

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from serve.rendering import MEDIA_TYPES
 
 _FOLDER = Path(__file__).parent / "page"
 _FILES = {
@@ -65,7 +66,11 @@ class PageFacts(BaseModel):
     formats: tuple[Format, ...]
 
 
-FORMATS = (Format(title="JSON", accept="application/json", file="diagnosis.json"),)
+FORMATS = (
+    Format(title="JSON", accept=MEDIA_TYPES["json"], file="diagnosis.json"),
+    Format(title="FHIR", accept=MEDIA_TYPES["fhir"], file="diagnosis.fhir.json"),
+    Format(title="DICOM SR", accept=MEDIA_TYPES["sr"], file="diagnosis.dcm"),
+)
 
 
 def add_page(app: FastAPI) -> None:

@@ -15,11 +15,13 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import canonical_json, sha256_bytes
 from medfilip.model.calibration import Rule
 from medfilip.model.question import Described, HeatMaps, Question
+from serve.archive import StudyReference
 from serve.settings import ServeSettings
 
 RAW_TYPES = ("application/dicom", "application/octet-stream", "image/png", "image/jpeg")
 FORM_TYPE = "multipart/form-data"
 QUESTION_FIELDS = ("labels", "described", "operating_point", "threshold", "attributes", "heat_maps", "preview")
+STUDY_FIELDS = ("study", "archive", "store")
 MAX_PHRASES = 12
 """Visual phrases of a described label: more than a text encoder reads."""
 
@@ -36,6 +38,8 @@ class DiagnoseRequest:
         Labels distinct and with single blanks; none for the default ones.
     preview
         Whether the answer shall hold the images as well.
+    study
+        Where the images are to be fetched from, if they are not in the request.
     warnings
         What was understood otherwise than it was sent.
     """
@@ -43,6 +47,7 @@ class DiagnoseRequest:
     images: tuple[bytes, ...] = field(repr=False)
     question: Question = field(default=Question(), repr=False)
     preview: bool = False
+    study: StudyReference | None = None
     warnings: tuple[AnswerWarning, ...] = ()
 
     def input_hashes(self) -> list[str]:
@@ -78,12 +83,15 @@ async def read_request(request: Request, settings: ServeSettings) -> DiagnoseReq
     MedfilipError
         ``MEDIA_TYPE_UNSUPPORTED``, ``LENGTH_REQUIRED``, ``REQUEST_TOO_LARGE`` or ``REQUEST_INVALID``.
     """
-    images, fields = await _read_fields(request, settings, QUESTION_FIELDS)
-    if not images:
+    images, fields = await _read_fields(request, settings, (*QUESTION_FIELDS, *STUDY_FIELDS))
+    study = _study(fields, settings)
+    if study is not None and images:
+        raise _invalid("There are both a file and a 'study'.", "Send the files, or name a study of an archive.")
+    if study is None and not images:
         raise _no_image()
     question, warnings = read_question(fields, settings)
     preview = _one_of(fields, "preview", ("true", "false")) == "true"
-    return DiagnoseRequest(images, question, preview, warnings)
+    return DiagnoseRequest(images, question, preview, study, warnings)
 
 
 async def read_embed_request(request: Request, settings: ServeSettings) -> EmbedRequest:
@@ -231,6 +239,22 @@ def _described(text: str, settings: ServeSettings) -> Described:
         )
     [cleaned] = _clean_texts([name], "described", settings)
     return Described(cleaned, tuple(_clean_texts(phrases, "described", settings)))
+
+
+def _study(fields: Mapping[str, Sequence[str]], settings: ServeSettings) -> StudyReference | None:
+    uid, archive = _single(fields, "study"), _single(fields, "archive")
+    store = _one_of(fields, "store", ("true", "false")) == "true"
+    if not uid:
+        if archive or store:
+            raise _invalid("There is an 'archive' or 'store' without a 'study'.", "Give the Study Instance UID.")
+        return None
+    known = list(settings.pacs.archives)
+    if not archive and len(known) != 1:
+        raise _invalid(
+            f"The endpoint has {len(known)} archives, and the field 'archive' names none.",
+            "Name one, or have it added.",
+        )
+    return StudyReference(uid, archive or known[0], store)
 
 
 def _single(fields: Mapping[str, Sequence[str]], name: str) -> str | None:

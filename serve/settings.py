@@ -13,6 +13,7 @@ from medfilip.core.settings import Settings, operational
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE
 from medfilip.knowledge.prompts import MAX_LABEL_CHARACTERS
+from medfilip.standards.pacs import PacsSettings
 from serve.cluster import LocalRaySettings
 
 
@@ -112,6 +113,7 @@ class ServeSettings(Settings):
     audit_folder: str | None = operational(
         None, description="folder of the audit log, on each node; without it none is kept"
     )
+    pacs: PacsSettings = operational(PacsSettings(), description="archives that may be read and written (DICOMweb)")
     gateway: GatewaySettings = operational(GatewaySettings(), description="the HTTP side")
     decoder: DecoderSettings = operational(DecoderSettings(), description="files to pixels")
     encoder: EncoderSettings = operational(EncoderSettings(), description="pixels to scores")

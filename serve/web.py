@@ -11,22 +11,31 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from medfilip._version import __version__
 from medfilip.answers import INTENDED_USE, Diagnosis, Embedding, ErrorAnswer, Health, Labels, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.standards.multipart import encode
 from serve.gateway import Gateway
 from serve.guard import Auditor, Guard, error_response
 from serve.keys import KeyRing
 from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
 from serve.pages import add_page
 from serve.rates import CallerLimits
+from serve.rendering import MEDIA_TYPES, form_of
 from serve.request import read_embed_request, read_request
 from serve.settings import ServeSettings
 
 _T = TypeVar("_T")
+
+
+_OTHER_FORMS: dict[str, Any] = {kind.partition(";")[0]: {} for form, kind in MEDIA_TYPES.items() if form != "json"}
+_DIAGNOSED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Diagnosis, "description": "the answer, in the form that Accept names", "content": _OTHER_FORMS},
+    406: {"model": ErrorAnswer},
+}
 
 
 def http_app(
@@ -74,17 +83,26 @@ def http_app(
 
 def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (408, 411, 413, 415, 422, 500, 504)
+        status: {"model": ErrorAnswer} for status in (408, 411, 413, 415, 422, 500, 502, 504)
     }
 
-    @app.post("/v1/diagnose", openapi_extra=DIAGNOSE_BODY, responses=refusals)
-    async def diagnose(request: Request) -> Diagnosis:
+    @app.post("/v1/diagnose", openapi_extra=DIAGNOSE_BODY, responses=refusals | _DIAGNOSED, response_class=Response)
+    async def diagnose(request: Request) -> Response:
         """Diagnose one study: a radiograph, or several of the same patient and time."""
+        form = form_of(request.headers.get("accept", ""))
         gateway.admit()
         try:
-            request.state.audited = given = await _read_in_time(read_request(request, settings), settings)
+            given = await gateway.fetched(await _read_in_time(read_request(request, settings), settings))
+            request.state.audited = given
             request.state.model = (await gateway.card()).fingerprint
-            return await gateway.diagnose(given, request.state.request_id)
+            diagnosis = await gateway.store(given, await gateway.diagnose(given, request.state.request_id))
+            if form == "json":
+                return Response(diagnosis.model_dump_json(), media_type=MEDIA_TYPES[form])
+            written = await gateway.render(form, diagnosis, given.images)
+            if form != "objects":
+                return Response(written[0], media_type=MEDIA_TYPES[form])
+            kind, body = encode(written)
+            return Response(body, media_type=kind)
         finally:
             gateway.leave()
 

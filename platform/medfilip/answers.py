@@ -137,6 +137,7 @@ class Diagnosis(Answer):
     )
     images: tuple[ImageFacts, ...] = Field(min_length=1, description="in the order they were sent")
     warnings: tuple[AnswerWarning, ...]
+    stored: int = Field(0, description="DICOM objects that were stored in the archive of the study")
     model: ModelFacts
     intended_use: str = INTENDED_USE
 

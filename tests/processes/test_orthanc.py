@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from fastapi.testclient import TestClient
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.limits import ImageLimits
@@ -20,9 +22,16 @@ from medfilip.standards.overlay import evidence_segmentation, heat_map_capture
 from medfilip.standards.pacs import PacsSettings
 from medfilip.standards.source import part10
 from medfilip.standards.structured_report import structured_report
+from serve.decoding import DecoderService
+from serve.encoding import EncoderService
+from serve.gateway import Gateway
+from serve.keys import KeyRing
+from serve.settings import ServeSettings
+from serve.web import http_app
 from tests.support.diagnoses import diagnosis
 from tests.support.dicoms import make_dicom
 from tests.support.orthanc import PLUGIN, Orthanc, running_orthanc
+from tests.unit.serve.conftest import InProcess
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +143,60 @@ def test_an_object_of_another_study_is_not_stored(archive: Orthanc, settings: Pa
         client.store(f"{study.study_uid}1", [part10(report)])
     assert caught.value.code is ErrorCode.REQUEST_INVALID
     assert archive.get("statistics").json()["CountInstances"] == before
+
+
+@pytest.fixture
+def endpoint(settings: PacsSettings, tiny_checkpoint: Path) -> Iterator[TestClient]:
+    """The endpoint's application on its real parts, with the archive in its settings."""
+    given = ServeSettings(checkpoint=str(tiny_checkpoint), pacs=settings)
+    decoder = DecoderService(given.limits, store_size=given.store_size, image_size=32)
+    backend = InProcess(decoder, EncoderService(tiny_checkpoint))
+    yield TestClient(http_app(Gateway(backend, given), KeyRing([]), given))
+    decoder.close()
+
+
+def test_the_endpoint_fetches_diagnoses_and_stores(archive: Orthanc, endpoint: TestClient) -> None:
+    study, files = stored(archive, 12)
+    asked = {"labels": ["nodule", "mass"], "heat_maps": "all", "threshold": "0"}
+    sent = endpoint.post("/v1/diagnose", files=[("file", ("x", file)) for file in files], data=asked).json()
+    named = {**asked, "study": study.study_uid, "archive": "ward", "store": "true"}
+    fetched = endpoint.post("/v1/diagnose", files={"none": b""}, data=named)
+    assert fetched.status_code == 422, "an unknown part is refused"
+    body = [
+        (name, (None, value))
+        for name, values in named.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    fetched = endpoint.post("/v1/diagnose", files=body)
+    assert fetched.status_code == 200, fetched.text
+    found = fetched.json()
+    for one, other in zip(sent["findings"], found["findings"], strict=True):
+        assert one["positive_score"] == pytest.approx(other["positive_score"], abs=1e-5)
+    mapped = sum(finding["heat_map"]["peak"] > 0 for finding in found["findings"])
+    assert (sent["stored"], found["stored"]) == (0, 1 + 2 * mapped) and mapped
+    (again,) = archive.post("tools/lookup", study.study_uid.encode()).json()
+    known = archive.get(again["Path"].strip("/")).json()
+    series = [archive.get(f"series/{one}").json() for one in known["Series"]]
+    counts = Counter(one["MainDicomTags"]["Modality"] for one in series for _ in one["Instances"])
+    assert counts["SR"] == 1 and counts["SEG"] == mapped
+    report = next(one for one in series if one["MainDicomTags"]["Modality"] == "SR")
+    read = pydicom.dcmread(io.BytesIO(archive.get(f"instances/{report['Instances'][0]}/file").content))
+    evidence = read.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    referenced = {item.ReferencedSOPInstanceUID for one in evidence for item in one.ReferencedSOPSequence}
+    assert referenced == set(study.sop_uids[: len(files)])
+
+
+def test_the_endpoint_tells_what_an_archive_cannot(
+    archive: Orthanc, endpoint: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(**fields: str) -> tuple[int, str]:
+        answer = endpoint.post("/v1/diagnose", files=[(name, (None, value)) for name, value in fields.items()])
+        assert "1.2.3" not in answer.text
+        return answer.status_code, answer.json()["error"]["code"]
+
+    assert told(study="1.2.3") == (422, "input_empty")
+    assert told(study="no uid") == (422, "request_invalid")
+    assert told(study="1.2.3", archive="https://elsewhere/dicom-web") == (422, "uri_not_allowed")
+    assert told(archive="ward") == (422, "request_invalid")
+    monkeypatch.setenv("MEDFILIP_PACS_WARD", "tester:wrong")
+    assert told(study="1.2.3") == (502, "archive_refused"), "it is not the caller who is unknown"

@@ -74,6 +74,7 @@ class ErrorCode(StrEnum):
     SOURCES_DIFFER = "sources_differ"
     MAP_MISSING = "map_missing"
     MAP_UNFIT = "map_unfit"
+    ARCHIVE_REFUSED = "archive_refused"
     STORE_REFUSED = "store_refused"
     # model, training, evaluation
     CHECKPOINT_INVALID = "checkpoint_invalid"
@@ -96,6 +97,7 @@ class ErrorCode(StrEnum):
     MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
     AUDIT_FAILED = "audit_failed"

@@ -154,7 +154,7 @@ def _observation(finding: DiagnosedFinding, diagnosis: Diagnosis) -> Json:
         "code": _codeable(*finding_concepts(finding), text=finding.label),
     }
     if finding.decision == "abstained":
-        observation["dataAbsentReason"] = {"coding": [_UNKNOWN], "text": abstention_words(diagnosis)}
+        observation["dataAbsentReason"] = {"coding": [_UNKNOWN], "text": abstention_words(diagnosis, finding)}
     else:
         observation["valueCodeableConcept"] = _codeable(decision_concept(finding.decision))
     interpretation = {"system": f"{_TERMINOLOGY}v3-ObservationInterpretation", "code": code, "display": display}

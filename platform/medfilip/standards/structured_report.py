@@ -177,7 +177,7 @@ def _group(finding: DiagnosedFinding, diagnosis: Diagnosis) -> MeasurementsAndQu
     )
     texts = [_text(f"Asked for: {finding.label}")]
     if finding.decision == "abstained":
-        texts.append(_text(abstention_words(diagnosis)))
+        texts.append(_text(abstention_words(diagnosis, finding)))
     attribute = own("answer.attribute", "Visual attribute and how well it fits")
     texts += [_text(f"{one.axis}: {one.text}; {one.score:+.3f}", attribute) for one in finding.attributes]
     group[0].ContentSequence.extend(texts)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-from medfilip.answers import LICENSED, Diagnosis
+from medfilip.answers import LICENSED, DiagnosedFinding, Diagnosis
 from medfilip.standards.codes import load_codes
 
 ALGORITHM = "MedFILIP zero-shot diagnosis"
 _ABSTENTIONS = {
     "not_chest": "the image looks like no chest radiograph",
     "unfamiliar_image": "the image is unlike those the model was trained on",
-    "view_not_frontal": "the image is no frontal view",
 }
 
 
@@ -29,10 +28,12 @@ def remarks(diagnosis: Diagnosis) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def abstention_words(diagnosis: Diagnosis) -> str:
-    """Return why something is not decided, as a sentence."""
+def abstention_words(diagnosis: Diagnosis, finding: DiagnosedFinding | None = None) -> str:
+    """Return why a finding, or nothing at all, is decided, as a sentence."""
+    if finding is not None and finding.abstention == "view":
+        return "Not decided: no image of the study is of a view that shows this finding."
     if not diagnosis.abstained:
-        return "Not decided: the model is too uncertain about this finding."
+        return "Not decided: the probability lies too near the threshold."
     reasons = "; ".join(_ABSTENTIONS[reason] for reason in diagnosis.abstentions)
     return f"Nothing is decided about this study: {reasons}."
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from medfilip.answers import LabelFacts, ModelCard
+from medfilip.answers import Diagnosis, LabelFacts, ModelCard
 from medfilip.model.question import Question
 from serve.decoding import DecoderService
 from serve.encoding import EncoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, hash_key
 from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
+from serve.rendering import Form
 from serve.settings import ServeSettings
 from serve.web import http_app
 
@@ -29,6 +30,9 @@ class InProcess:
 
     async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
         return self.decoder.decode(data, preview=preview)
+
+    async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
+        return self.decoder.render(form, diagnosis, files)
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
         return self.encoder.answer(question, self._views(images), images)

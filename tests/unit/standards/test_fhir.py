@@ -111,7 +111,7 @@ def test_every_kind_of_finding_is_said() -> None:
 
 def test_it_says_what_made_it_and_what_limits_it() -> None:
     warning = AnswerWarning(code="rotated", message="The image <b>looks</b> rotated & dim.")
-    told = report(warnings=(warning,), abstentions=("view_not_frontal",))
+    told = report(warnings=(warning,), abstentions=("unfamiliar_image",))
     assert [tag["code"] for tag in told["meta"]["tag"]] == ["tag.research_use_only", "tag.synthetic_training_data"]
     for text in ("Research use only", "synthetic training data", "no frontal view", warning.message):
         assert text in told["conclusion"]
