@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from serve.cluster import ray_session
 
 if TYPE_CHECKING:
     from medfilip.answers import Diagnosis
+    from medfilip.client import Client
 
 STUDIES = 200
 CATEGORIES = ("pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema")
@@ -211,11 +213,30 @@ def _serve(demo: Demo, corpus: Path, trained: Outcome, ingested: Outcome) -> lis
     ):
         for item in truth:
             labels = list(item.study_truth)
-            diagnosis = client.diagnose(corpus / "images" / f"{item.report_id}.dcm", labels)
+            image = corpus / "images" / f"{item.report_id}.dcm"
+            diagnosis = client.diagnose(image, labels, heat_maps="present")
+            _write_answer(demo.root / "answers" / item.report_id, diagnosis, client, image, labels)
             present = {name for name, status in item.study_truth.items() if status.status == "present"}
             answers.append((item.report_id, diagnosis, present))
-        result.append(f"POST {endpoint.url}/v1/diagnose answered for {len(answers)} held-out DICOM files")
+        result.append(f"{len(answers)} held-out DICOM files, each answered as JSON, FHIR and DICOM (SR, heat maps)")
     return answers
+
+
+def _write_answer(folder: Path, diagnosis: Diagnosis, client: Client, image: Path, labels: list[str]) -> None:
+    """Keep an answer in every form, and each heat map as a picture that needs no viewer of DICOM."""
+    from PIL import Image
+    from pydicom import dcmread
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "diagnosis.json").write_text(diagnosis.model_dump_json(indent=2))
+    (folder / "diagnosis.fhir.json").write_bytes(client.diagnose_as("fhir", image, labels)[0])
+    report, *maps = client.diagnose_as("objects", image, labels, heat_maps="present")
+    (folder / "report.sr.dcm").write_bytes(report)
+    mapped = [item.label for item in diagnosis.findings if item.heat_map is not None and item.heat_map.peak > 0]
+    for label, capture, region in zip(mapped, maps[::2], maps[1::2], strict=True):
+        (folder / f"{label}.map.dcm").write_bytes(capture)
+        (folder / f"{label}.region.seg.dcm").write_bytes(region)
+        Image.fromarray(dcmread(BytesIO(capture)).pixel_array).save(folder / f"{label}.map.png")
 
 
 def _sum_up(demo: Demo, evaluated: Outcome, answers: list[tuple[str, Diagnosis, set[str]]]) -> None:
@@ -235,6 +256,7 @@ def _sum_up(demo: Demo, evaluated: Outcome, answers: list[tuple[str, Diagnosis, 
     lines = (
         f"All of it took {total:.0f} s. Trained on synthetic data: for research use only, never on patients.\n",
         f"look at   {os.path.relpath(evaluated.location)}/report.html",
+        f"answers   {os.path.relpath(demo.root)}/answers   (JSON, FHIR, DICOM SR, heat maps)",
         f"serve it  {as_typed(f'medfilip serve {os.path.relpath(demo.root)}')}",
         f"your own  {as_typed('medfilip ingest reports=FOLDER images=FOLDER')}   (--help shows the way)",
     )

@@ -200,8 +200,12 @@ def _announce(endpoint: Endpoint, settings: ServeSettings) -> None:
     else:
         print_key = "Everybody may use it: allow_anonymous is true.\n" if settings.allow_anonymous else ""
         header = "" if settings.allow_anonymous else "-H 'Authorization: Bearer YOUR_KEY' "
+    # In the fragment of an address, which browsers send to nobody.
+    page = f"{endpoint.url}/#key={endpoint.api_key}" if endpoint.api_key else f"{endpoint.url}/"
+    print_page = f"Page: {page}\n" if settings.page else ""
     sys.stdout.write(
-        f"Serving {settings.checkpoint} at {endpoint.url} (research use only).\n{print_key}Try:\n"
+        f"Serving {settings.checkpoint or 'the synthetic checkpoint of the package'} at {endpoint.url} (research use "
+        f"only).\n{print_page}{print_key}Try:\n"
         f"  curl {header}-F file=@IMAGE.dcm -F 'labels=left pleural effusion' -F labels=cardiomegaly "
         f"{endpoint.url}/v1/diagnose\n"
         "Ctrl-C stops it.\n"

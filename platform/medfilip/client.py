@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
 import httpx
 from pydantic import ValidationError
@@ -15,6 +15,11 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 
 GivenFile: TypeAlias = Path | str | bytes
 _AnswerT = TypeVar("_AnswerT", bound=Answer)
+_ACCEPT = {
+    "fhir": "application/fhir+json",
+    "sr": "application/dicom",
+    "objects": 'multipart/related; type="application/dicom"',
+}
 # What a proxy in between may answer in its own words.
 _BY_STATUS = {
     401: ErrorCode.UNAUTHENTICATED,
@@ -23,11 +28,36 @@ _BY_STATUS = {
     408: ErrorCode.REQUEST_TIMEOUT,
     411: ErrorCode.LENGTH_REQUIRED,
     413: ErrorCode.REQUEST_TOO_LARGE,
-    429: ErrorCode.OVERLOADED,
+    406: ErrorCode.NOT_ACCEPTABLE,
+    429: ErrorCode.RATE_LIMITED,
     502: ErrorCode.ENDPOINT_UNREACHABLE,
     503: ErrorCode.OVERLOADED,
     504: ErrorCode.REQUEST_TIMEOUT,
 }
+
+
+class AskedOver(TypedDict, total=False):
+    """What an endpoint may be asked beside labels.
+
+    Attributes
+    ----------
+    described
+        New labels in words: name → visual phrases.
+    operating_point
+        Rule of the thresholds: ``f1``, ``youden`` or ``sensitivity``; ``None`` for the checkpoint's own.
+    threshold
+        One probability for all labels instead.
+    attributes
+        How many of its best matching visual attributes each finding tells.
+    heat_maps
+        Which findings get one: ``none``, ``present`` or ``all``.
+    """
+
+    described: Mapping[str, Sequence[str]] | None
+    operating_point: Literal["f1", "youden", "sensitivity"] | None
+    threshold: float | None
+    attributes: int
+    heat_maps: Literal["none", "present", "all"]
 
 
 class Client:
@@ -62,15 +92,7 @@ class Client:
         self._http.close()
 
     def diagnose(
-        self,
-        image: GivenFile | Sequence[GivenFile],
-        labels: Sequence[str] | None = None,
-        *,
-        described: Mapping[str, Sequence[str]] | None = None,
-        operating_point: str | None = None,
-        threshold: float | None = None,
-        attributes: int = 0,
-        heat_maps: str = "none",
+        self, image: GivenFile | Sequence[GivenFile], labels: Sequence[str] | None = None, **asked: Unpack[AskedOver]
     ) -> Diagnosis:
         """Ask for a zero-shot diagnosis.
 
@@ -80,32 +102,64 @@ class Client:
             Path of a DICOM, PNG or JPEG file, or its bytes; a list for the images of one study.
         labels
             Ontology ids, their names, or short texts; ``None`` for the categories the model was calibrated for.
-        described
-            New labels in words: name → visual phrases.
-        operating_point
-            Rule of the thresholds: ``f1``, ``youden`` or ``sensitivity``; ``None`` for the checkpoint's own.
-        threshold
-            One probability for all labels instead.
-        attributes
-            How many of its best matching visual attributes each finding tells.
-        heat_maps
-            Which findings get one: ``none``, ``present`` or ``all``.
+        asked
+            What else is wanted; see `AskedOver`.
 
         Raises
         ------
         MedfilipError
             With the code the endpoint gave; ``ENDPOINT_UNREACHABLE`` or ``REQUEST_TIMEOUT`` if none came.
         """
+        return _parse(self._diagnosed("application/json", image, labels, asked), Diagnosis)
+
+    def diagnose_as(
+        self,
+        form: Literal["fhir", "sr", "objects"],
+        image: GivenFile | Sequence[GivenFile],
+        labels: Sequence[str] | None = None,
+        **asked: Unpack[AskedOver],
+    ) -> list[bytes]:
+        """Ask for a diagnosis in a standard form.
+
+        Parameters
+        ----------
+        form
+            ``fhir``: a DiagnosticReport as JSON. ``sr``: a DICOM structured report. ``objects``: that, and of each
+            finding with a heat map a Secondary Capture and a segmentation.
+        image, labels, asked
+            As for `diagnose`.
+
+        Returns
+        -------
+        list of bytes
+            One file; several for ``objects``.
+
+        Raises
+        ------
+        MedfilipError
+            As `diagnose`.
+        """
+        answer = self._diagnosed(_ACCEPT[form], image, labels, asked)
+        if form != "objects":
+            return [answer.content]
+        from medfilip.standards.multipart import decode
+
+        return decode(answer.headers.get("content-type", ""), answer.content)
+
+    def _diagnosed(
+        self, accept: str, image: GivenFile | Sequence[GivenFile], labels: Sequence[str] | None, asked: AskedOver
+    ) -> httpx.Response:
+        threshold = asked.get("threshold")
         fields: dict[str, Any] = {
             "labels": list(labels or ()),
-            "described": [f"{name}: {'; '.join(phrases)}" for name, phrases in (described or {}).items()],
-            "operating_point": operating_point or [],
+            "described": [f"{name}: {'; '.join(phrases)}" for name, phrases in (asked.get("described") or {}).items()],
+            "operating_point": asked.get("operating_point") or [],
             "threshold": [] if threshold is None else str(threshold),
-            "attributes": str(attributes),
-            "heat_maps": heat_maps,
+            "attributes": str(asked.get("attributes", 0)),
+            "heat_maps": asked.get("heat_maps", "none"),
         }
         # Labels travel in the body: addresses end up in the logs of proxies.
-        return _parse(self._send("POST", "/v1/diagnose", files=_files(image), data=fields), Diagnosis)
+        return self._send("POST", "/v1/diagnose", files=_files(image), data=fields, headers={"Accept": accept})
 
     def embed(self, image: GivenFile | Sequence[GivenFile] | None = None, texts: Sequence[str] = ()) -> Embedding:
         """Embed the images of one study, texts, or both, in one space.

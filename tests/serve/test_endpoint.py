@@ -22,19 +22,11 @@ from medfilip.model.diagnoser import Diagnoser
 from medfilip.phantom.corpus import dicom_bytes
 from medfilip.phantom.study import make_study
 from serve.local import APPLICATION, Endpoint, running_endpoint
-from serve.settings import EncoderSettings, ServeSettings
+from serve.settings import ServeSettings
 
 LABELS = ["pleural_effusion", "nodule", "left pleural effusion", "a shadow that nobody described"]
 CANARY = "CANARYQ7XZ"
 GIGABYTE = 10**9
-
-
-@pytest.fixture(scope="module")
-def endpoint(ray_cluster: None, tiny_checkpoint: Path) -> Iterator[Endpoint]:
-    # A long wait for batches, so that requests sent together are seen to be computed together on a slow machine.
-    encoder = EncoderSettings(batch_wait_s=0.5)
-    with running_endpoint(tiny_checkpoint, ServeSettings(checkpoint="", port=0, encoder=encoder)) as running:
-        yield running
 
 
 @pytest.fixture

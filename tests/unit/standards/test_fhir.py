@@ -113,7 +113,7 @@ def test_it_says_what_made_it_and_what_limits_it() -> None:
     warning = AnswerWarning(code="rotated", message="The image <b>looks</b> rotated & dim.")
     told = report(warnings=(warning,), abstentions=("unfamiliar_image",))
     assert [tag["code"] for tag in told["meta"]["tag"]] == ["tag.research_use_only", "tag.synthetic_training_data"]
-    for text in ("Research use only", "synthetic training data", "no frontal view", warning.message):
+    for text in ("Research use only", "synthetic training data", "unlike those", warning.message):
         assert text in told["conclusion"]
     assert all("Research use only" in item["note"][0]["text"] for item in observations(told))
     (device,) = (item for item in told["contained"] if item["resourceType"] == "Device")
