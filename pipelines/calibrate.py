@@ -7,6 +7,7 @@ The weights stay as they are, so the model's fingerprint does too; what changes 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from medfilip.evaluation.embedded import EmbeddedImages
 from medfilip.evaluation.truth import Truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.model.calibration import Calibration, Method, Rule, fit_calibration
-from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
+from medfilip.model.checkpoint import load_checkpoint, write_checkpoint
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.familiarity import Familiarity
 from medfilip.model.locate import find_checkpoint, local_copy
@@ -103,10 +104,7 @@ def _publish(
     model = load_checkpoint(folder)
     with tempfile.TemporaryDirectory(prefix="medfilip-calibrated-") as name:
         written = Path(name)
-        save_checkpoint(
-            written, model.model, model.versions,
-            calibration=calibration, familiarity=familiarity, slots=model.slots, metrics=model.metrics,
-        )  # fmt: skip
+        write_checkpoint(replace(model, calibration=calibration, familiarity=familiarity), written)
         paths = [f"checkpoint/{path.name}" for path in sorted(written.iterdir())]
         for path in paths:
             (calibrate.location / path).write_bytes((written / Path(path).name).read_bytes())

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from medfilip.core.settings import load_settings
-from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
+from medfilip.model.checkpoint import load_checkpoint, write_checkpoint
 from medfilip.model.locate import DEFAULT_CHECKPOINT
 from medfilip.phantom.study import DEMONSTRATED
 from pipelines.job import JOBS, Outcome
@@ -74,10 +74,7 @@ def make_default_model(root: Path, out: Path | None = None) -> Path:
     folder = out or DEFAULT_CHECKPOINT
     made = load_checkpoint(Path(fitted.location) / "checkpoint")
     with tempfile.TemporaryDirectory(dir=folder.parent if folder.parent.is_dir() else None) as staging:
-        save_checkpoint(
-            Path(staging), made.model, made.versions, calibration=made.calibration, familiarity=made.familiarity,
-            slots=made.slots, metrics=made.metrics,
-        )  # fmt: skip
+        write_checkpoint(made, Path(staging))
         folder.mkdir(parents=True, exist_ok=True)
         for file in Path(staging).iterdir():
             (folder / file.name).write_bytes(file.read_bytes())

@@ -7,6 +7,7 @@ only place services and carry calls; what these compute is in ``serve.decoding``
 # No `from __future__ import annotations`: Serve reads the annotations of builders as classes.
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,10 +20,11 @@ from ray import serve as rayserve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
+from medfilip._version import __version__
 from medfilip.answers import Diagnosis, LabelFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import fingerprint
 from medfilip.core.settings import validate_settings
-from medfilip.model.config import ModelConfig
 from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.model.question import Question
 from medfilip.storage.location import Location
@@ -30,7 +32,8 @@ from serve.decoding import DecoderService
 from serve.gateway import Gateway
 from serve.guard import Auditor
 from serve.keys import KeyRing, accepted_hashes
-from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
+from serve.messages import Decoded, Embedded, FloatArray, Refused, Told
+from serve.metrics import EndpointMetrics
 from serve.rendering import Form
 from serve.settings import PoolSettings, ServeSettings
 from serve.web import http_app
@@ -38,20 +41,21 @@ from serve.web import http_app
 LOGGING = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
 """Of every deployment, the controller and the proxies: addresses of requests may hold labels, so none is logged."""
 
+_logger = logging.getLogger("medfilip.serve")
 _T = TypeVar("_T")
 
 
 class Decoder:
     """A replica that decodes one image at a time; others wait in it."""
 
-    def __init__(self, settings: dict[str, Any], image_size: int) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         given = ServeSettings.model_validate(settings)
-        self._service = DecoderService(given.limits, store_size=given.store_size, image_size=image_size)
+        self._service = DecoderService(given.limits, store_size=given.store_size)
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
+    async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
         """Decode one file."""
-        work = partial(self._service.decode, data, preview=preview)
+        work = partial(self._service.decode, data, image_size, preview=preview)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: tuple[bytes, ...]) -> tuple[bytes, ...] | Refused:
@@ -66,57 +70,98 @@ class Decoder:
 class Encoder:
     """A replica that holds the model; one thread computes, so batches and label sets never compete for the cores."""
 
-    def __init__(self, settings: dict[str, Any], checkpoint: str) -> None:
-        from serve.encoding import EncoderService  # brings torch, which gateways and decoders do without
-
-        all_settings = ServeSettings.model_validate(settings)
-        given = all_settings.encoder
-        self._service = EncoderService(
-            local_copy(Location.parse(checkpoint)), device=given.device, unfamiliar_from=all_settings.unfamiliar_from
-        )
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = ServeSettings.model_validate(settings)
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._embed.set_max_batch_size(given.max_batch_size)
-        self._embed.set_batch_wait_timeout_s(given.batch_wait_s)
+        self._metrics = EndpointMetrics(exported=True)
+        self._service: Any = None  # an EncoderService, which brings torch; gateways and decoders do without
+        self._embed.set_max_batch_size(self._settings.encoder.max_batch_size)
+        self._embed.set_batch_wait_timeout_s(self._settings.encoder.batch_wait_s)
         self._batches: dict[int, int] = {}
 
-    async def answer(self, question: Question, images: tuple[Decoded, ...]) -> Answered | Refused:
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Load the checkpoint of the configuration; while another one answers, it goes on until this one can.
+
+        Serve calls this before the replica takes requests, and again when `build` names another checkpoint. One that
+        cannot be loaded then is told in the log, and the model stays: a typing error must not end a running service.
+        """
+        try:
+            loaded = await asyncio.to_thread(self._load, config["checkpoint"])
+        except Exception as error:
+            if self._service is None:
+                raise
+            _logger.error("the model was not replaced: %s", getattr(error, "code", type(error).__name__))
+            return
+        # On the thread that computes, so that a batch and its answers come from one model.
+        await self._computed(self._take, loaded)
+
+    def _load(self, checkpoint: str) -> Any:
+        from serve.encoding import EncoderService
+
+        return EncoderService(
+            local_copy(Location.parse(checkpoint)),
+            device=self._settings.encoder.device,
+            unfamiliar_from=self._settings.unfamiliar_from,
+            metrics=self._metrics,
+        )
+
+    def _take(self, service: Any) -> None:
+        self._service = service
+
+    async def answer(self, question: Question, images: tuple[Decoded, ...]) -> Told | Refused:
         """Answer a question about one study; its images are embedded together with those of other requests."""
-        views = await self._views(images)
-        if isinstance(views, Refused):
-            return views
-        return await self._computed(self._service.answer, question, views, images)
+        found = await self._views(images)
+        if isinstance(found, Refused):
+            return found
+        service, views = found
+        return await self._computed(service.answer, question, views, images)
 
     async def embed(self, images: tuple[Decoded, ...], texts: tuple[str, ...]) -> Embedded | Refused:
         """Embed the images of one study, texts, or both."""
-        views = await self._views(images)
-        if isinstance(views, Refused):
-            return views
-        return await self._computed(self._service.embed_all, views, texts)
+        found = await self._views(images)
+        if isinstance(found, Refused):
+            return found
+        service, views = found
+        return await self._computed(service.embed_all, views, texts)
 
     async def card(self) -> ModelCard:
         """Describe the model."""
-        return self._service.card()
+        card: ModelCard = self._service.card()
+        return card
 
     async def labels(self) -> tuple[LabelFacts, ...]:
         """Describe the categories."""
-        return self._service.labels()
+        labels: tuple[LabelFacts, ...] = self._service.labels()
+        return labels
 
     async def batches(self) -> dict[int, int]:
         """Return how many batches of each size this replica has computed."""
         return dict(self._batches)
 
-    async def _views(self, images: tuple[Decoded, ...]) -> list[FloatArray] | Refused:
+    async def _views(self, images: tuple[Decoded, ...]) -> tuple[Any, list[FloatArray]] | Refused:
+        """Embed images, all by one model, and return it with their embeddings."""
         found = await asyncio.gather(*(self._embed(image.pixels) for image in images))
-        refused = next((item for item in found if isinstance(item, Refused)), None)
-        return refused if refused is not None else list(found)
+        refused = next((view for _, view in found if isinstance(view, Refused)), None)
+        if refused is not None:
+            return refused
+        services = {id(service): service for service, _ in found} or {0: self._service}
+        if len(services) > 1:
+            return Refused(ErrorCode.MODEL_CHANGED, "The model was replaced meanwhile.", "Send the request again.")
+        return next(iter(services.values())), [view for _, view in found]
 
     async def _computed(self, work: Callable[..., _T], *given: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     @rayserve.batch(max_batch_size=16, batch_wait_timeout_s=0.01, max_concurrent_batches=1)
-    async def _embed(self, images: list[FloatArray]) -> list[FloatArray | Refused]:
+    async def _embed(self, images: list[FloatArray]) -> list[tuple[Any, FloatArray | Refused]]:
         self._batches[len(images)] = self._batches.get(len(images), 0) + 1
-        return await self._computed(self._service.embed, images)
+        self._metrics.batch(len(images))
+        return await self._computed(self._embed_now, images)
+
+    def _embed_now(self, images: list[FloatArray]) -> list[tuple[Any, FloatArray | Refused]]:
+        service = self._service
+        with self._metrics.stage("embed"):
+            return [(service, view) for view in service.embed(images)]
 
 
 class HttpGateway:
@@ -128,11 +173,14 @@ class HttpGateway:
         folder, self._auditor = _path(self._settings.audit_folder), None
         if folder is not None:
             self._auditor = Auditor(folder, rayserve.get_replica_context().replica_id.unique_id)
-        self._gateway = Gateway(RayBackend(decoder, encoder), self._settings)
+        self._metrics = EndpointMetrics(exported=True)
+        self._gateway = Gateway(RayBackend(decoder, encoder), self._settings, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve asks for it once, when the replica has been constructed."""
-        return http_app(self._gateway, self._keys, self._settings, behind_proxy=True, auditor=self._auditor)
+        return http_app(
+            self._gateway, self._keys, self._settings, behind_proxy=True, auditor=self._auditor, metrics=self._metrics
+        )
 
     def __del__(self) -> None:
         if self._auditor is not None:
@@ -151,15 +199,15 @@ class RayBackend:
     def __init__(self, decoder: Any, encoder: Any) -> None:
         self._decoder, self._encoder = decoder, encoder
 
-    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
+    async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
         """Decode a file on a free decoder."""
-        return await _carried(lambda: self._decoder.decode.remote(data, preview))
+        return await _carried(lambda: self._decoder.decode.remote(data, image_size, preview))
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
         """Write an answer in another form on a decoder."""
         return await _carried(lambda: self._decoder.render.remote(form, diagnosis, tuple(files)))
 
-    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Told | Refused:
         """Answer a question on an encoder."""
         return await _carried(lambda: self._encoder.answer.remote(question, tuple(images)))
 
@@ -217,18 +265,29 @@ def build(args: dict[str, Any]) -> Any:
         settings.api_key_hashes, allow_anonymous=settings.allow_anonymous, file=_path(settings.keys_file)
     )
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint or DEFAULT_CHECKPOINT))
-    values = settings.model_dump(mode="json", exclude={"api_key_hashes"})
+    # Not the checkpoint: another one shall replace the model in running replicas, and nothing else.
+    values = settings.model_dump(mode="json", exclude={"api_key_hashes", "checkpoint"})
     encoder_resources = {"num_gpus": settings.encoder.num_gpus} if settings.encoder.num_gpus else {}
-    decoder = _deploy("decoder", Decoder, settings, settings.decoder).bind(values, _image_size(checkpoint))
-    encoder = _deploy("encoder", Encoder, settings, settings.encoder, encoder_resources).bind(values, str(checkpoint))
-    gateway = _deploy("gateway", rayserve.ingress()(HttpGateway), settings, settings.gateway)
+    version = fingerprint([__version__, values, hashes])
+    decoder = _deploy("decoder", Decoder, settings, settings.decoder, version).bind(values)
+    encoder = _deploy(
+        "encoder", Encoder, settings, settings.encoder, version, encoder_resources,
+        user_config={"checkpoint": str(checkpoint)},
+    ).bind(values)  # fmt: skip
+    gateway = _deploy("gateway", rayserve.ingress()(HttpGateway), settings, settings.gateway, version)
     return gateway.bind(values, hashes, decoder, encoder)
 
 
 def _deploy(
-    name: str, cls: type, settings: ServeSettings, pool: PoolSettings, resources: dict[str, float] | None = None
+    name: str,
+    cls: type,
+    settings: ServeSettings,
+    pool: PoolSettings,
+    version: str,
+    resources: dict[str, float] | None = None,
+    **more: Any,
 ) -> Any:
-    return rayserve.deployment(
+    deployment = rayserve.deployment(
         cls,
         name=name,
         ray_actor_options={"num_cpus": pool.num_cpus, **(resources or {})},
@@ -248,19 +307,13 @@ def _deploy(
         health_check_timeout_s=60,
         max_constructor_retry_count=3,
         logging_config=LOGGING,
+        **more,
     )
+    # Without this `serve.run` gives every deployment another version and starts all replicas anew, even where only a
+    # user_config has changed. There is no public way to say it; `serve deploy` has versions of its own.
+    deployment._version = version
+    return deployment
 
 
 def _path(name: str | None) -> Path | None:
     return Path(name).expanduser() if name else None
-
-
-def _image_size(checkpoint: Location) -> int:
-    try:
-        return ModelConfig.model_validate_json((checkpoint / "config.json").read_bytes()).image_size
-    except (OSError, ValueError) as error:
-        raise MedfilipError(
-            ErrorCode.CHECKPOINT_INVALID,
-            f"In the checkpoint {checkpoint} the file config.json is missing or unreadable.",
-            fix="Copy the whole folder again from where it was trained.",
-        ) from error

@@ -29,17 +29,18 @@ class DecoderService:
         Bounds on a file.
     store_size
         Long side of stored images in ingestion: training saw images that had been shrunk to it.
-    image_size
-        Side of the model's input.
     """
 
-    def __init__(self, limits: ImageLimits, *, store_size: int, image_size: int) -> None:
-        self._limits, self._store_size, self._image_size = limits, store_size, image_size
+    def __init__(self, limits: ImageLimits, *, store_size: int) -> None:
+        self._limits, self._store_size = limits, store_size
         self._decoder = IsolatedDecoder(limits)
 
-    def decode(self, data: bytes, *, preview: bool = False) -> Decoded | Refused:
-        """Decode one DICOM, PNG or JPEG file; ``preview`` asks for a picture of it as well."""
-        return refusing(lambda: self._decode(data, preview))
+    def decode(self, data: bytes, image_size: int, *, preview: bool = False) -> Decoded | Refused:
+        """Decode one DICOM, PNG or JPEG file for a model whose input has sides of ``image_size`` pixels.
+
+        ``preview`` asks for a picture of it as well.
+        """
+        return refusing(lambda: self._decode(data, image_size, preview))
 
     def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
         """Write an answer about files in another form; see `serve.rendering.render`."""
@@ -49,11 +50,11 @@ class DecoderService:
         """End the decoding process."""
         self._decoder.close()
 
-    def _decode(self, data: bytes, preview: bool) -> Decoded:
+    def _decode(self, data: bytes, image_size: int, preview: bool) -> Decoded:
         image = take_in(data, self._limits, self._decoder, checks=ACCEPTING)
         stored = to_store(image.pixels, self._store_size)
         picture = _preview(stored) if preview else None
-        return Decoded(to_model(stored, self._image_size), image_facts(image), picture)
+        return Decoded(to_model(stored, image_size), image_facts(image), picture)
 
 
 def _preview(pixels: Pixels) -> bytes:

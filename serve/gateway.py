@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from medfilip.answers import (
     SYNTHETIC,
@@ -25,12 +27,15 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
 from medfilip.model.question import Question
 from serve.archive import Archives
-from serve.messages import Answered, Decoded, Embedded, Refused
+from serve.messages import Answered, Decoded, Embedded, Refused, Told
+from serve.metrics import EndpointMetrics
 from serve.rendering import Form
 from serve.request import DiagnoseRequest, EmbedRequest
 from serve.settings import ServeSettings
 
 _READY_S = 5.0
+_CARD_S = 2.0
+_T = TypeVar("_T")
 _ABSTENTIONS: dict[Abstention, str] = {
     "not_chest": "The pixels do not look like a chest radiograph; nothing is decided.",
     "unfamiliar_image": "The image is unlike every image the model was calibrated on; nothing is decided.",
@@ -40,15 +45,15 @@ _ABSTENTIONS: dict[Abstention, str] = {
 class Backend(Protocol):
     """The parts behind the gateway, wherever they run."""
 
-    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
-        """Decode a file; ``preview`` asks for a picture of it as well."""
+    async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
+        """Decode a file for a model of that input; ``preview`` asks for a picture of it as well."""
         ...
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
         """Write an answer about files in another form."""
         ...
 
-    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Told | Refused:
         """Answer a question about the images of one study."""
         ...
 
@@ -68,11 +73,13 @@ class Backend(Protocol):
 class Gateway:
     """Decodes, scores and words the answer, within the time and the number of images that the settings allow."""
 
-    def __init__(self, backend: Backend, settings: ServeSettings) -> None:
+    def __init__(self, backend: Backend, settings: ServeSettings, metrics: EndpointMetrics | None = None) -> None:
         self._backend, self._settings = backend, settings
         self._archives = Archives(settings.pacs, settings.max_images)
         self._admitted = 0
         self._card: ModelCard | None = None
+        self._card_until = 0.0
+        self._metrics = metrics or EndpointMetrics()
 
     def admit(self) -> None:
         """Take one of ``gateway.max_admitted`` places, before the body is read; `leave` gives it back.
@@ -94,8 +101,10 @@ class Gateway:
         """Give back the place that `admit` took."""
         self._admitted -= 1
 
-    async def diagnose(self, request: DiagnoseRequest, request_id: str) -> Diagnosis:
-        """Answer one request.
+    async def diagnose(
+        self, request: DiagnoseRequest, request_id: str, timings: dict[str, float] | None = None
+    ) -> Diagnosis:
+        """Answer one request; the seconds of its stages are added to ``timings``.
 
         Raises
         ------
@@ -103,13 +112,10 @@ class Gateway:
             The refusal of a part, ``OVERLOADED`` or ``REQUEST_TIMEOUT``.
         """
         async with self._in_time():
-            card = await self.card()
-            decoded = await self._decode(request.images, request.preview)
-            # Pictures have been where they had to be: an encoder does without.
-            answered = await self._backend.answer(request.question, [replace(item, preview=None) for item in decoded])
-        if isinstance(answered, Refused):
-            raise answered.error()
-        facts = tuple(_with_preview(item) for item in decoded)
+            decoded, told = await self._asked(
+                request.images, request.preview, partial(self._answered, request, timings), timings
+            )
+        facts, card, answered = tuple(_with_preview(item) for item in decoded), told.card, told.answered
         return Diagnosis(
             request_id=request_id,
             findings=answered.findings,
@@ -177,21 +183,49 @@ class Gateway:
             As `diagnose`.
         """
         async with self._in_time():
-            card = await self.card()
-            decoded = await self._decode(request.images, preview=False)
-            embedded = await self._backend.embed(decoded, request.texts)
-        if isinstance(embedded, Refused):
-            raise embedded.error()
+            _, embedded = await self._asked(
+                request.images, False, lambda decoded: self._backend.embed(decoded, request.texts)
+            )
         return Embedding(
             request_id=request_id,
             study=None if embedded.study_D is None else tuple(embedded.study_D.tolist()),
             texts=tuple(tuple(row) for row in embedded.text_TD.tolist()),
-            model=card.fingerprint,
+            model=embedded.model,
         )
 
-    async def _decode(self, files: Sequence[bytes], preview: bool) -> list[Decoded]:
+    async def _answered(
+        self, request: DiagnoseRequest, timings: dict[str, float] | None, decoded: Sequence[Decoded]
+    ) -> Told | Refused:
+        with self._metrics.stage("encoder", timings):
+            # Pictures have been where they had to be: an encoder does without.
+            told = await self._backend.answer(request.question, [replace(item, preview=None) for item in decoded])
+        if isinstance(told, Told) and timings is not None:
+            timings |= told.seconds
+        return told
+
+    async def _asked(
+        self,
+        files: Sequence[bytes],
+        preview: bool,
+        ask: Callable[[list[Decoded]], Awaitable[_T | Refused]],
+        timings: dict[str, float] | None = None,
+    ) -> tuple[list[Decoded], _T]:
+        """Decode files and ask an encoder about them; once more if the model was replaced in between."""
+        for again in (True, False):
+            card = await self.card()
+            with self._metrics.stage("decoder", timings):
+                decoded = await self._decode(files, card.image_size, preview)
+            found = await ask(decoded)
+            if not isinstance(found, Refused):
+                return decoded, found
+            if found.code != ErrorCode.MODEL_CHANGED or not again:
+                raise found.error()
+            self._card_until = 0.0
+        raise AssertionError("unreachable")
+
+    async def _decode(self, files: Sequence[bytes], image_size: int, preview: bool) -> list[Decoded]:
         """Decode all images of a study; the first that is refused is told by its number."""
-        found = await asyncio.gather(*(self._backend.decode(file, preview) for file in files))
+        found = await asyncio.gather(*(self._backend.decode(file, image_size, preview) for file in files))
         decoded = []
         for number, item in enumerate(found, start=1):
             if isinstance(item, Refused):
@@ -213,9 +247,10 @@ class Gateway:
             ) from error
 
     async def card(self) -> ModelCard:
-        """Return the model's card; it is asked for once, because a deployment never changes its model."""
-        if self._card is None:
+        """Return the model's card, as an encoder gave it within the last seconds: a model may be replaced."""
+        if self._card is None or time.monotonic() >= self._card_until:
             self._card = await self._backend.card()
+            self._card_until = time.monotonic() + _CARD_S
         return self._card
 
     async def labels(self) -> Labels:

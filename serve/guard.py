@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from medfilip.core.fingerprint import sha256_bytes
 from serve.audit import AuditLog
 from serve.keys import KeyRing
 from serve.messages import unexpected
+from serve.metrics import EndpointMetrics
 from serve.rates import CallerLimits, RateLimitedError
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -57,6 +60,9 @@ _HEADERS_OF = {
     ErrorCode.OVERLOADED: {"Retry-After": "2"},
     ErrorCode.AUDIT_FAILED: {"Retry-After": "30"},
 }
+_ACTIONS = frozenset({"diagnose", "embed", "model", "labels"})
+_access_log = logging.getLogger("ray.serve.medfilip.access")
+_access_log.setLevel(logging.INFO)  # Serve's own lines stay at its level; this one goes to the same JSON file
 _RECORDED = ("/v1/diagnose", "/v1/embed")
 """What looks at images: recorded in the audit log."""
 _SECURITY_HEADERS = {
@@ -118,15 +124,24 @@ class Guard:
         Who may ask, and how much.
     auditor
         Where requests that look at images are recorded before they are answered; ``None`` for nowhere.
+    metrics
+        Where requests are counted.
     names_requests
         Whether X-Request-ID is answered here: Ray Serve's proxy does it itself.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyRing, limits: CallerLimits, auditor: Auditor | None, names_requests: bool
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        limits: CallerLimits,
+        auditor: Auditor | None,
+        metrics: EndpointMetrics,
+        names_requests: bool,
     ) -> None:
         self._app, self._keys, self._limits, self._auditor = app, keys, limits, auditor
-        self._names_requests = names_requests
+        self._metrics, self._names_requests = metrics, names_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -138,6 +153,7 @@ class Guard:
         name = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = name
+        begin = time.perf_counter()
         # The path as it is: whatever is asked for below it must have a key, whether it is there or not.
         private, recorded = scope["path"].startswith("/v1/"), scope["path"] in _RECORDED and scope["method"] == "POST"
         auditor = self._auditor if recorded else None
@@ -182,6 +198,19 @@ class Guard:
                 exchange.recall()
                 await tell(error)
             await exchange.release()
+        if private:
+            self._tell_operator(scope, exchange, time.perf_counter() - begin)
+
+    def _tell_operator(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+        """Count a request, and log one line about it that holds nothing of it: no address, which may hold labels."""
+        state = scope["state"]
+        route = scope["path"].removeprefix("/v1/")
+        action, code = route if route in _ACTIONS else "other", state.get("error_code")
+        self._metrics.answered(action, exchange.status, code)
+        _access_log.info(
+            "%s %s %s %.0f ms", action, exchange.status, code or "-", seconds * 1000,
+            extra={"medfilip_request": state["request_id"], "caller": state.get("caller")},
+        )  # fmt: skip
 
     async def _record(self, auditor: Auditor, scope: Scope, exchange: _Exchange) -> None:
         state = scope["state"]

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medfilip.client import Client
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings, to_yaml
-from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint
+from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.storage.location import Location
 from serve.cluster import LOOPBACK, ray_session
 from serve.keys import configured_hashes, hash_key, new_key
@@ -37,10 +38,29 @@ class Endpoint:
         For example ``http://127.0.0.1:8000``.
     api_key
         The key made for this run; ``None`` if keys are configured or anonymous use is allowed.
+    settings
+        What it runs with.
     """
 
     url: str
     api_key: str | None = field(default=None, repr=False)
+    settings: ServeSettings = field(default_factory=ServeSettings, repr=False)
+
+    def replace_model(self, checkpoint: str | Path) -> None:
+        """Let running replicas answer with another checkpoint; until one can, it answers with the present one.
+
+        On a cluster, ``serve deploy`` with another ``checkpoint`` in the configuration does the same.
+
+        Raises
+        ------
+        MedfilipError
+            ``INPUT_NOT_FOUND``, ``CHECKPOINT_INVALID`` if it cannot be loaded; the present one stays.
+        """
+        from medfilip.model.checkpoint import load_checkpoint
+
+        folder = find_checkpoint(Location.parse(checkpoint))
+        load_checkpoint(local_copy(folder))
+        _run(self.settings.model_copy(update={"checkpoint": str(folder)}))
 
 
 @contextmanager
@@ -73,7 +93,7 @@ def running_endpoint(checkpoint: str | Path | None = None, settings: ServeSettin
         }
     )
     shown = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-    endpoint = Endpoint(f"http://{shown}:{settings.port}", key)
+    endpoint = Endpoint(f"http://{shown}:{settings.port}", key, settings)
     with ray_session(settings.ray) as ours, _serving(settings, own_ray=ours):
         _wait_until_ready(endpoint)
         yield endpoint
@@ -106,11 +126,11 @@ def serve_until_interrupted(
 def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
     from ray import serve as rayserve
 
-    from serve.app import LOGGING, build
+    from serve.app import LOGGING
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve set it to tell every step
 
-    application = build(settings.model_dump(mode="json"))
+    _application(settings)  # whatever is wrong with the settings is told before anything starts
     if not own_ray and rayserve.status().proxies:
         raise MedfilipError(
             ErrorCode.PORT_TAKEN,
@@ -130,7 +150,7 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
             logging_config=LOGGING,
         )
         try:
-            rayserve.run(application, name=APPLICATION, route_prefix="/", logging_config=LOGGING)
+            _run(settings)
         except RuntimeError as error:
             raise _why_not_started(settings) from error
         yield
@@ -141,12 +161,26 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
             rayserve.shutdown()
 
 
+def _application(settings: ServeSettings) -> Any:
+    from serve.app import build
+
+    return build(settings.model_dump(mode="json"))
+
+
+def _run(settings: ServeSettings) -> None:
+    from ray import serve as rayserve
+
+    from serve.app import LOGGING
+
+    rayserve.run(_application(settings), name=APPLICATION, route_prefix="/", logging_config=LOGGING)
+
+
 def _why_not_started(settings: ServeSettings) -> MedfilipError:
     """Return why the replicas failed: Serve keeps their exceptions in its logs, so the likely ones are tried again."""
     from medfilip.model.diagnoser import Diagnoser
 
     try:
-        Diagnoser.load(settings.checkpoint)
+        Diagnoser.load(local_copy(Location.parse(settings.checkpoint)))
     except MedfilipError as error:
         return error
     return MedfilipError(

@@ -16,11 +16,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medfilip.answers import ImageFacts
+from medfilip.answers import ImageFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.model.question import Answered
 
-__all__ = ["Answered", "Decoded", "Embedded", "FloatArray", "Refused", "refusing", "unexpected"]
+__all__ = ["Answered", "Decoded", "Embedded", "FloatArray", "Refused", "Told", "refusing", "unexpected"]
 FloatArray = NDArray[np.float32]
 _T = TypeVar("_T")
 _logger = logging.getLogger("medfilip.serve")
@@ -58,18 +58,36 @@ class Decoded:
     preview: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class Told:
+    """An answer, and the model that gave it.
+
+    Attributes
+    ----------
+    seconds
+        What it took the encoder, by stage.
+    """
+
+    answered: Answered
+    card: ModelCard
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Embedded:
     """Vectors of unit length.
 
     Attributes
     ----------
+    model
+        Fingerprint of the model they are of.
     study_D
         float32; ``None`` if there was no image.
     text_TD
         float32, one row a text.
     """
 
+    model: str
     study_D: FloatArray | None = field(repr=False)
     text_TD: FloatArray = field(repr=False)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -21,11 +21,12 @@ from medfilip.standards.multipart import encode
 from serve.gateway import Gateway
 from serve.guard import Auditor, Guard, error_response
 from serve.keys import KeyRing
+from serve.metrics import EndpointMetrics
 from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
 from serve.pages import add_page
 from serve.rates import CallerLimits
-from serve.rendering import MEDIA_TYPES, form_of
-from serve.request import read_embed_request, read_request
+from serve.rendering import MEDIA_TYPES, Form, form_of
+from serve.request import DiagnoseRequest, read_embed_request, read_request
 from serve.settings import ServeSettings
 
 _T = TypeVar("_T")
@@ -45,6 +46,7 @@ def http_app(
     *,
     behind_proxy: bool = False,
     auditor: Auditor | None = None,
+    metrics: EndpointMetrics | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
@@ -56,6 +58,8 @@ def http_app(
         Whether Ray Serve's proxy stands in front, which puts the X-Request-ID into the answer itself.
     auditor
         Writes the audit log, if there is one.
+    metrics
+        Where requests are counted.
     """
     app = FastAPI(
         title="MedFILIP",
@@ -70,6 +74,7 @@ def http_app(
         keys=keys,
         limits=CallerLimits(settings.requests_per_minute, settings.concurrent_requests),
         auditor=auditor,
+        metrics=metrics or EndpointMetrics(),
         names_requests=not behind_proxy,
     )
     app.add_exception_handler(MedfilipError, _on_error)
@@ -95,14 +100,10 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
             given = await gateway.fetched(await _read_in_time(read_request(request, settings), settings))
             request.state.audited = given
             request.state.model = (await gateway.card()).fingerprint
-            diagnosis = await gateway.store(given, await gateway.diagnose(given, request.state.request_id))
-            if form == "json":
-                return Response(diagnosis.model_dump_json(), media_type=MEDIA_TYPES[form])
-            written = await gateway.render(form, diagnosis, given.images)
-            if form != "objects":
-                return Response(written[0], media_type=MEDIA_TYPES[form])
-            kind, body = encode(written)
-            return Response(body, media_type=kind)
+            timings: dict[str, float] = {}
+            diagnosis = await gateway.store(given, await gateway.diagnose(given, request.state.request_id, timings))
+            kind, body = await _written(gateway, form, diagnosis, given)
+            return Response(body, media_type=kind, headers={"Server-Timing": _server_timing(timings), "Vary": "Accept"})
         finally:
             gateway.leave()
 
@@ -137,6 +138,19 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         """Say that an encoder answers; needs no key."""
         await gateway.ready()
         return Health(status="ready")
+
+
+async def _written(gateway: Gateway, form: Form, diagnosis: Diagnosis, request: DiagnoseRequest) -> tuple[str, bytes]:
+    """Return media type and body of an answer."""
+    if form == "json":
+        return MEDIA_TYPES[form], diagnosis.model_dump_json().encode()
+    written = await gateway.render(form, diagnosis, request.images)
+    return encode(written) if form == "objects" else (MEDIA_TYPES[form], written[0])
+
+
+def _server_timing(timings: Mapping[str, float]) -> str:
+    """Write the stages of a request as browsers and proxies read them (W3C Server Timing): milliseconds."""
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings.items())
 
 
 async def _read_in_time(reading: Awaitable[_T], settings: ServeSettings) -> _T:

@@ -149,7 +149,7 @@ def test_an_object_of_another_study_is_not_stored(archive: Orthanc, settings: Pa
 def endpoint(settings: PacsSettings, tiny_checkpoint: Path) -> Iterator[TestClient]:
     """The endpoint's application on its real parts, with the archive in its settings."""
     given = ServeSettings(checkpoint=str(tiny_checkpoint), pacs=settings)
-    decoder = DecoderService(given.limits, store_size=given.store_size, image_size=32)
+    decoder = DecoderService(given.limits, store_size=given.store_size)
     backend = InProcess(decoder, EncoderService(tiny_checkpoint))
     yield TestClient(http_app(Gateway(backend, given), KeyRing([]), given))
     decoder.close()

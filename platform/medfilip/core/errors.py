@@ -99,6 +99,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     OVERLOADED = "overloaded"
+    MODEL_CHANGED = "model_changed"
     RATE_LIMITED = "rate_limited"
     AUDIT_FAILED = "audit_failed"
     UPLOAD_TIMEOUT = "upload_timeout"

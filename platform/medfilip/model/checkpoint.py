@@ -126,6 +126,17 @@ def save_checkpoint(
     return name
 
 
+def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> str:
+    """Write a checkpoint that was loaded, without files that only training needs; return its fingerprint.
+
+    ``dataclasses.replace`` gives one with another calibration or other metrics.
+    """
+    return save_checkpoint(
+        folder, checkpoint.model, checkpoint.versions, calibration=checkpoint.calibration,
+        familiarity=checkpoint.familiarity, slots=checkpoint.slots, metrics=checkpoint.metrics,
+    )  # fmt: skip
+
+
 def write_files(folder: Path, content: Mapping[str, bytes]) -> None:
     """Write files by plain name and, last, the hashes that make them a finished checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)

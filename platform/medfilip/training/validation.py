@@ -9,12 +9,13 @@ Legend of tensor names: N units, L categories.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN
-from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
+from medfilip.model.checkpoint import load_checkpoint, write_checkpoint
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.training.data import PairSet
 from medfilip.training.loop import embed_units, stated_truth
@@ -58,8 +59,5 @@ def write_model(trained: Path, folder: Path, metrics: Mapping[str, float]) -> di
     """Write a training checkpoint without what only training needs; return its metrics, with those given added."""
     model = load_checkpoint(trained)
     numbers = {**model.metrics, **metrics}
-    save_checkpoint(
-        folder, model.model, model.versions,
-        calibration=model.calibration, familiarity=model.familiarity, metrics=numbers,
-    )  # fmt: skip
+    write_checkpoint(replace(model, metrics=numbers), folder)
     return {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}

@@ -37,12 +37,12 @@ def loaded(tiny_checkpoint):
 def endpoint(tiny_checkpoint):
     """Return bytes → findings, with the endpoint's own parts."""
     store_size = ServeSettings.model_fields["store_size"].default
-    decoder = DecoderService(ImageLimits(), store_size=store_size, image_size=32)
+    decoder = DecoderService(ImageLimits(), store_size=store_size)
     encoder = EncoderService(tiny_checkpoint)
 
     def answer(data):
-        decoded = decoder.decode(data)
-        return encoder.answer(Question(tuple(LABELS)), encoder.embed([decoded.pixels]), [decoded]).findings
+        decoded = decoder.decode(data, 32)
+        return encoder.answer(Question(tuple(LABELS)), encoder.embed([decoded.pixels]), [decoded]).answered.findings
 
     yield answer
     decoder.close()

@@ -14,7 +14,7 @@ from serve.decoding import DecoderService
 from serve.encoding import EncoderService
 from serve.gateway import Gateway
 from serve.keys import KeyRing, hash_key
-from serve.messages import Answered, Decoded, Embedded, FloatArray, Refused
+from serve.messages import Decoded, Embedded, FloatArray, Refused, Told
 from serve.rendering import Form
 from serve.settings import ServeSettings
 from serve.web import http_app
@@ -28,13 +28,13 @@ class InProcess:
     def __init__(self, decoder: DecoderService, encoder: EncoderService) -> None:
         self.decoder, self.encoder = decoder, encoder
 
-    async def decode(self, data: bytes, preview: bool) -> Decoded | Refused:
-        return self.decoder.decode(data, preview=preview)
+    async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
+        return self.decoder.decode(data, image_size, preview=preview)
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
         return self.decoder.render(form, diagnosis, files)
 
-    async def answer(self, question: Question, images: Sequence[Decoded]) -> Answered | Refused:
+    async def answer(self, question: Question, images: Sequence[Decoded]) -> Told | Refused:
         return self.encoder.answer(question, self._views(images), images)
 
     async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
@@ -63,7 +63,7 @@ def settings(tiny_checkpoint: Path) -> ServeSettings:
 
 @pytest.fixture
 def backend(encoder: EncoderService, settings: ServeSettings) -> Iterator[InProcess]:
-    decoder = DecoderService(settings.limits, store_size=settings.store_size, image_size=32)
+    decoder = DecoderService(settings.limits, store_size=settings.store_size)
     yield InProcess(decoder, encoder)
     decoder.close()
 

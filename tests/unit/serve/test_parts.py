@@ -16,20 +16,22 @@ from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.question import Question
 from serve.decoding import DecoderService
 from serve.encoding import EncoderService
-from serve.messages import Answered, Decoded, Refused, refusing
+from serve.messages import Decoded, Refused, Told, refusing
 
 
 def test_the_parts_give_the_numbers_of_the_library(
     tiny_checkpoint: Path, encoder: EncoderService, phantom_dicom: bytes
 ) -> None:
-    decoder = DecoderService(ImageLimits(), store_size=1024, image_size=32)
-    decoded = decoder.decode(phantom_dicom)
+    decoder = DecoderService(ImageLimits(), store_size=1024)
+    decoded = decoder.decode(phantom_dicom, 32)
     assert isinstance(decoded, Decoded) and decoded.pixels.dtype == np.float32
     [embedding] = encoder.embed([decoded.pixels])
     labels = ("nodule", "left pleural effusion")
     assert not isinstance(embedding, Refused)
     scored = encoder.answer(Question(labels), [embedding], [decoded])
-    assert isinstance(scored, Answered)
+    assert isinstance(scored, Told)
+    assert scored.card.fingerprint == encoder.card().fingerprint and set(scored.seconds) == {"labels", "answer"}
+    scored = scored.answered
 
     diagnoser = Diagnoser.load(tiny_checkpoint)
     pixels = to_model(to_store(read_image(phantom_dicom, ImageLimits()).pixels), 32)
@@ -43,15 +45,15 @@ def test_the_parts_give_the_numbers_of_the_library(
 def test_one_misfit_leaves_the_batch_alone(encoder: EncoderService) -> None:
     good, bad = np.zeros((1, 32, 32), np.float32), np.zeros((1, 48, 48), np.float32)
     first, wrong, second = encoder.embed([good, bad, good])
-    assert isinstance(wrong, Refused) and wrong.code == ErrorCode.INTERNAL
+    assert isinstance(wrong, Refused) and wrong.code == ErrorCode.MODEL_CHANGED
     assert not isinstance(first, Refused) and not isinstance(second, Refused)
     np.testing.assert_allclose(first, second)
     assert encoder.embed([]) == []
 
 
 def test_refusals_keep_code_and_lose_foreign_words(caplog: pytest.LogCaptureFixture) -> None:
-    decoder = DecoderService(ImageLimits(), store_size=1024, image_size=32)
-    refused = decoder.decode(b"\x89PNG\r\n\x1a\nPATIENT^NAME")
+    decoder = DecoderService(ImageLimits(), store_size=1024)
+    refused = decoder.decode(b"\x89PNG\r\n\x1a\nPATIENT^NAME", 32)
     decoder.close()
     assert isinstance(refused, Refused) and refused.code == ErrorCode.IMAGE_UNDECODABLE
     assert pickle.loads(pickle.dumps(refused)).error().code == refused.code
@@ -67,13 +69,14 @@ def test_refusals_keep_code_and_lose_foreign_words(caplog: pytest.LogCaptureFixt
 def test_label_sets_are_embedded_once(
     encoder: EncoderService, monkeypatch: pytest.MonkeyPatch, phantom_dicom: bytes
 ) -> None:
-    decoder = DecoderService(ImageLimits(), store_size=1024, image_size=32)
-    decoded = decoder.decode(phantom_dicom)
+    decoder = DecoderService(ImageLimits(), store_size=1024)
+    decoded = decoder.decode(phantom_dicom, 32)
     assert isinstance(decoded, Decoded)
     [embedding] = encoder.embed([decoded.pixels])
     assert not isinstance(embedding, Refused)
     question = Question(("mass", "nodule"))
     first = encoder.answer(question, [embedding], [decoded])
-    assert isinstance(first, Answered)
+    assert isinstance(first, Told)
     monkeypatch.setattr(Diagnoser, "encode_labels", None)
-    assert encoder.answer(question, [embedding], [decoded]) == first
+    again = encoder.answer(question, [embedding], [decoded])
+    assert isinstance(again, Told) and again.answered == first.answered

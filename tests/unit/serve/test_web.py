@@ -194,11 +194,11 @@ def test_slow_and_failing_parts_are_told_without_their_words(
     client_of: Make, backend: object, phantom_dicom: bytes
 ) -> None:
     class Hanging(type(backend)):  # type: ignore[misc]
-        async def decode(self, data: bytes, preview: bool) -> object:
+        async def decode(self, data: bytes, image_size: int, preview: bool) -> object:
             await asyncio.sleep(60)
 
     class Failing(type(backend)):  # type: ignore[misc]
-        async def decode(self, data: bytes, preview: bool) -> object:
+        async def decode(self, data: bytes, image_size: int, preview: bool) -> object:
             raise RuntimeError("PATIENT^NAME")
 
     parts = backend.decoder, backend.encoder  # type: ignore[attr-defined]
