@@ -15,6 +15,7 @@ from pydantic import Field
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
 from medfilip.evaluation.embedded import EmbeddedImages
+from medfilip.evaluation.study_truth import Corpus, study_truth
 from medfilip.evaluation.truth import Truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.model.calibration import Calibration, Method, Rule, fit_calibration
@@ -27,7 +28,6 @@ from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import Corpus, study_truth
 
 
 class CalibrateSettings(JobSettings):

@@ -22,6 +22,7 @@ from medfilip.evaluation.familiarity import evaluate_familiarity, fingerprint_of
 from medfilip.evaluation.grounding import Pointed, evaluate_grounding
 from medfilip.evaluation.provenance import RunFacts, run_of
 from medfilip.evaluation.report import write_report
+from medfilip.evaluation.study_truth import Corpus, study_truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.diagnoser import Diagnoser
@@ -34,7 +35,6 @@ from medfilip.storage.shards import read_dataset
 from pipelines.embedding import embed_images
 from pipelines.grounding import drawn_boxes, point_all
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import Corpus, study_truth
 
 
 class EvaluateSettings(JobSettings):

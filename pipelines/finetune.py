@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import sha256_bytes, sha256_file
+from medfilip.core.fingerprint import sha256_bytes
 from medfilip.core.settings import operational
+from medfilip.evaluation.study_truth import Corpus, not_of_this_corpus, study_truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, UNKNOWN
 from medfilip.model.locate import find_checkpoint, local_copy
@@ -29,15 +29,11 @@ from medfilip.transfer.cells import Cell, check_splits, grid
 from medfilip.transfer.labelled import (
     UNFIT,
     Labelled,
-    check_corpus,
     choose_labels,
-    drawn_truth,
     from_masks,
     from_truth,
     list_images,
-    not_of_this_corpus,
     only,
-    stated_truth,
 )
 from medfilip.transfer.segmenter import no_monai
 from medfilip.transfer.settings import Init, Mode, ProbeSettings, TuneSettings
@@ -193,16 +189,19 @@ def run(settings: FinetuneSettings, *, new_run: bool = False) -> Outcome:
         raise no_monai()  # before anything is started
     images = run_folder(settings.images)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
-    manifest = read_manifest(images)
+    manifest, corpus = read_manifest(images), Corpus.of(settings.phantom_truth)
     spec = job_spec(
-        "finetune", _config(settings), _inputs(settings, checkpoint, manifest), {"ontology": ontology.fingerprint}
+        "finetune",
+        _config(settings),
+        _inputs(settings, checkpoint, manifest, corpus),
+        {"ontology": ontology.fingerprint},
     )
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as finetune:
         storage = Location.parse(settings.storage) if settings.storage is not None else finetune.staging / "train"
         already_finished = finetune.manifest is not None
         if not already_finished:
             with ray_session(settings.ray, settings.ray.address):
-                _measure(settings, finetune, images, manifest, checkpoint, storage)
+                _measure(settings, finetune, images, manifest, checkpoint, storage, corpus)
         (storage / finetune.run_id).delete()
     return Outcome.of(finetune, *_next_steps(finetune), already_finished=already_finished)
 
@@ -219,7 +218,7 @@ def _config(settings: FinetuneSettings) -> dict[str, Any]:
     return {name: value for name, value in settings.semantic().items() if name not in places}
 
 
-def _inputs(settings: FinetuneSettings, checkpoint: Location, images: Manifest) -> dict[str, str]:
+def _inputs(settings: FinetuneSettings, checkpoint: Location, images: Manifest, corpus: Corpus) -> dict[str, str]:
     from medfilip.transfer.towers import input_fingerprint
 
     inputs = {
@@ -228,15 +227,8 @@ def _inputs(settings: FinetuneSettings, checkpoint: Location, images: Manifest) 
     }
     if settings.findings is not None:
         inputs["findings"] = read_manifest(run_folder(settings.findings)).fingerprint
-    if settings.phantom_truth is not None:
-        truth = Path(settings.phantom_truth) / "truth.jsonl"
-        if not truth.is_file():
-            raise MedfilipError(
-                ErrorCode.INPUT_NOT_FOUND,
-                "The folder of 'phantom_truth' holds no truth.jsonl.",
-                fix="Give the folder 'corpus' of a phantom run.",
-            )
-        inputs["phantom_truth"] = sha256_file(truth)
+    if corpus.folder is not None:
+        inputs["truth"] = corpus.fingerprint
     if settings.init_from is not None:
         inputs["init_from"] = input_fingerprint(settings.init_from)
     return inputs
@@ -244,13 +236,13 @@ def _inputs(settings: FinetuneSettings, checkpoint: Location, images: Manifest) 
 
 def _measure(
     settings: FinetuneSettings, finetune: Run, images: Location, manifest: Manifest, checkpoint: Location,
-    storage: Location,
+    storage: Location, corpus: Corpus,
 ) -> None:  # fmt: skip
     staging, progress = finetune.staging, no_progress if settings.quiet else ProgressPrinter().stage
     place = placement(settings, storage, cluster_resources())
     with finetune.stage("list"):
         listed = _list(settings, staging, images, manifest)
-        tables = _tables(settings, images, listed)
+        tables = _tables(settings, images, listed, corpus)
         for name, table in tables.items():
             write_table(staging / name, table.table())
     pretrained_on_phantoms = json.loads((checkpoint / "versions.json").read_bytes())["synthetic"]
@@ -321,19 +313,13 @@ def _list_shard(
     return {"path": path}
 
 
-def _tables(settings: FinetuneSettings, images: Location, listed: pa.Table) -> dict[str, Labelled]:
-    ontology, tables = load_ontology(), {}
-    if settings.phantom_truth is not None:
-        check_corpus(Path(settings.phantom_truth), images, listed)
+def _tables(settings: FinetuneSettings, images: Location, listed: pa.Table, corpus: Corpus) -> dict[str, Labelled]:
+    tables = {}
+    silent = ABSENT if settings.silent == "absent" else UNKNOWN
+    findings = run_folder(settings.findings) if settings.findings is not None and corpus.folder is None else None
+    truth = study_truth(findings, corpus, images, silent=silent)  # also where masks alone count: it checks the corpus
     if settings.classifies:
-        if settings.phantom_truth is not None:
-            truth, names = drawn_truth(Path(settings.phantom_truth), images)
-        else:
-            assert settings.findings is not None
-            silent = ABSENT if settings.silent == "absent" else UNKNOWN
-            truth, names = stated_truth(run_folder(settings.findings), ontology, silent=silent)
-        candidates = list(settings.labels) or sorted(names)
-        labelled = from_truth(listed, candidates, truth, ontology)
+        labelled = from_truth(listed, settings.labels or truth.categories, truth)
         if not settings.labels:
             labelled = only(labelled, choose_labels(labelled, settings.min_images))
         if not labelled.labels:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
+from medfilip.evaluation.study_truth import studies_of_reports
 from medfilip.model.checkpoint import HASHES
 from medfilip.model.distributed import World
 from medfilip.model.locate import local_copy
@@ -32,7 +33,7 @@ from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import decode_table, read_shard
 from medfilip.training.images import ShardedImages, preprocessing
 from medfilip.transfer.cells import Cell, Material, Tuned, cut_of, tune
-from medfilip.transfer.labelled import Labelled, studies_of_reports
+from medfilip.transfer.labelled import Labelled
 from medfilip.transfer.masks import ModelMasks, PhantomMasks
 from medfilip.transfer.probe import features, kind_of
 from medfilip.transfer.saved import SavedConfig, saved_files
