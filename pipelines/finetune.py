@@ -17,7 +17,6 @@ from pydantic import Field, field_validator, model_validator
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.core.settings import operational
 from medfilip.evaluation.study_truth import Corpus, not_of_this_corpus, study_truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, UNKNOWN
@@ -38,9 +37,7 @@ from medfilip.transfer.labelled import (
 from medfilip.transfer.segmenter import no_monai
 from medfilip.transfer.settings import Init, Mode, ProbeSettings, TuneSettings
 from pipelines.finetune_score import SCORED, probe_cells, score
-from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.pretrain import placement
-from pipelines.progress import ProgressPrinter
+from pipelines.job import Outcome, job_spec
 from pipelines.ray_finetune import (
     CLASSIFY,
     LISTED,
@@ -52,15 +49,15 @@ from pipelines.ray_finetune import (
     tune_cells,
     write_table,
 )
-from pipelines.ray_train import cluster_resources
-from pipelines.runtime import map_parts, no_progress
+from pipelines.ray_group import GroupSettings, cluster_resources, placement
+from pipelines.runtime import map_parts
 from pipelines.sentences import NumberedShard, numbered_shards
 from serve.cluster import ray_session
 
 MODEL_FOLDERS: dict[str, str] = {"full": "model", "segment": "segmenter"}
 
 
-class FinetuneSettings(JobSettings):
+class FinetuneSettings(GroupSettings):
     """Settings of ``medfilip finetune``."""
 
     checkpoint: str = Field(description="run of a pretrain job, or a checkpoint folder")
@@ -97,20 +94,6 @@ class FinetuneSettings(JobSettings):
     probe: ProbeSettings = Field(ProbeSettings(), description="the linear probe")
     tune: TuneSettings = Field(TuneSettings(), description="full fine-tuning and segmentation")
     resamples: int = Field(1000, ge=10, le=100_000, description="bootstrap resamples behind an interval")
-    workers: int = operational(1, ge=1, le=4096, description="training processes, the most of them if elastic")
-    min_workers: int | None = operational(
-        None, ge=1, description="elastic: start and go on with as few processes as this; empty: always 'workers'"
-    )
-    gpus: bool | None = operational(
-        None, description="a GPU for each process; empty: if the cluster has GPUs now, true waits for them"
-    )
-    max_failures: int = operational(
-        3, ge=0, description="worker failures survived, each at the cost of the steps since the last state"
-    )
-    storage: str | None = operational(
-        None, description="where states are kept during the training; empty: below the run; see pretrain"
-    )
-    quiet: bool = operational(False, description="show no progress")
 
     @field_validator("labels", "modes", "fractions", "inits", "seeds", mode="before")
     @classmethod
@@ -140,8 +123,6 @@ class FinetuneSettings(JobSettings):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneSettings:
-        if self.min_workers is not None and self.min_workers > self.workers:
-            raise ValueError(f"min_workers={self.min_workers} is above workers={self.workers}")
         if self.init_from is not None and "imagenet" not in self.inits:
             raise ValueError("init_from is given, but inits has no imagenet")
         if self.measured_inits == ():
@@ -151,16 +132,6 @@ class FinetuneSettings(JobSettings):
         if "segment" in self.modes and self.phantom_truth is None:
             raise ValueError("mode segment needs the masks of phantom_truth")
         return self
-
-    @property
-    def least_workers(self) -> int:
-        """The number of processes it takes to start."""
-        return self.workers if self.min_workers is None else self.min_workers
-
-    @property
-    def keep_checkpoints(self) -> int:
-        """States kept during the training; the latest is all that a cell goes on from."""
-        return 1
 
     @property
     def classifies(self) -> bool:
@@ -197,7 +168,7 @@ def run(settings: FinetuneSettings, *, new_run: bool = False) -> Outcome:
         {"ontology": ontology.fingerprint},
     )
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as finetune:
-        storage = Location.parse(settings.storage) if settings.storage is not None else finetune.staging / "train"
+        storage = settings.storage_of(finetune)
         already_finished = finetune.manifest is not None
         if not already_finished:
             with ray_session(settings.ray, settings.ray.address):
@@ -238,7 +209,7 @@ def _measure(
     settings: FinetuneSettings, finetune: Run, images: Location, manifest: Manifest, checkpoint: Location,
     storage: Location, corpus: Corpus,
 ) -> None:  # fmt: skip
-    staging, progress = finetune.staging, no_progress if settings.quiet else ProgressPrinter().stage
+    staging, progress = finetune.staging, settings.progress
     place = placement(settings, storage, cluster_resources())
     with finetune.stage("list"):
         listed = _list(settings, staging, images, manifest)
