@@ -12,34 +12,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.numpy
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.evaluation.study_truth import studies_of_reports
 from medfilip.model.checkpoint import HASHES
 from medfilip.model.distributed import World
 from medfilip.model.locate import local_copy
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard, read_manifest
 from medfilip.storage.schemas import IMAGES
-from medfilip.storage.shards import decode_table, read_shard
+from medfilip.storage.shards import read_shard
 from medfilip.training.images import ShardedImages, preprocessing
 from medfilip.transfer.cells import Cell, Material, Tuned, cut_of, tune
 from medfilip.transfer.labelled import Labelled
-from medfilip.transfer.masks import ModelMasks, PhantomMasks
+from medfilip.transfer.masks import ModelMasks
 from medfilip.transfer.probe import features, kind_of
 from medfilip.transfer.saved import SavedConfig, saved_files
 from medfilip.transfer.settings import Init, TuneSettings
 from medfilip.transfer.towers import Start, start, weights_hash
+from pipelines.finetune_data import LISTED, MaskPlace, read_table
 from pipelines.ray_group import GroupReporter, Placement, run_group, take_device, told
 from pipelines.runtime import Progress
 
-CLASSIFY, SEGMENT, LISTED = "classify.parquet", "segment.parquet", "listed.parquet"
+CLASSIFY, SEGMENT = "classify.parquet", "segment.parquet"
 RECORDS, SCORES, MODELS = "records/tune", "scores", "models"
 _EMBEDDED_AT_ONCE = 64
 
@@ -54,7 +52,7 @@ class TuneTask(BaseModel):
     staging
         Where tables lie, and records, scores and models are written.
     masks
-        Phantom corpus with masks, for segmentation.
+        Where masks lie, for segmentation.
     category
         What is segmented.
     """
@@ -66,7 +64,7 @@ class TuneTask(BaseModel):
     images: str
     checkpoint: str
     init_from: str | None
-    masks: str | None
+    masks: MaskPlace | None
     category: str
     cells: tuple[Cell, ...]
     tune: TuneSettings
@@ -84,24 +82,6 @@ class EmbedPart(NamedTuple):
     seed: int
     number: int
     shard: Shard
-
-
-def read_table(location: Location) -> pa.Table:
-    """Read a table that `write_table` wrote."""
-    return decode_table(location.read_bytes(), location)
-
-
-def write_table(location: Location, table: pa.Table) -> None:
-    """Write an intermediate table."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    location.write_bytes(sink.getvalue().to_pybytes())
-
-
-def phantom_masks(corpus: str, images: Location, listed: pa.Table) -> PhantomMasks:
-    """Return the masks of a phantom corpus for the listed images of an ingest run."""
-    studies = {study: report for report, study in studies_of_reports(images).items()}
-    return PhantomMasks.of(Path(corpus), studies, listed)
 
 
 def embed_shard(
@@ -213,8 +193,7 @@ def _material(task: TuneTask, *, segment: bool) -> Material:
     if segment:
         assert task.masks is not None
         listed = read_table(staging / LISTED)
-        source = phantom_masks(task.masks, images, listed)
-        masks = ModelMasks(source, task.category, listed, size)
+        masks = ModelMasks(task.masks.source(images, listed), task.category, listed, size)
     cache_mb = task.tune.image_cache_mb
     return Material(
         checkpoint=checkpoint,

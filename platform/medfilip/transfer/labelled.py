@@ -24,7 +24,7 @@ from medfilip.transfer.masks import MaskSource, fitted
 
 Ints = NDArray[np.int64]
 _COLUMNS = ["image_id", "study_id", "patient_id", "view", "quality", "height", "width", "split"]
-_COLUMNS += ["source_height", "source_width", "pixel_hash"]
+_COLUMNS += ["source_height", "source_width", "source_transfer_syntax", "pixel_hash"]
 
 
 @dataclass(frozen=True)

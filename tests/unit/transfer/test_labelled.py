@@ -31,7 +31,7 @@ def image(at, **changes):
     return {
         "image_id": f"i{at}", "study_id": f"s{at}", "patient_id": f"p{at}", "view": "frontal", "split": "train",
         "pixels": PIXELS, "height": 8, "width": 8, "source_height": 16, "source_width": 16,
-        "quality": [], "pixel_hash": "h", **changes,
+        "quality": [], "pixel_hash": "h", "source_transfer_syntax": "image/png", **changes,
     }  # fmt: skip
 
 
