@@ -130,7 +130,11 @@ class ImageIngester:
             "study_id": pseudonym(options.key, "study", study or image_id),
             "patient_id": pseudonym(options.key, "patient", patient or study or image_id),
             **stored_columns(image, options.store_size),
-            **(_characteristics(listed, image) if options.keep_characteristics else {}),
+            **(
+                characteristics(listed["sex"] or image.sex, listed["age"] or image.age)
+                if options.keep_characteristics
+                else {}
+            ),
             "source": options.source or listed["source"] or ("dicom" if image.sop_uid else "image"),
             "split": _split(listed["split"]),
         }
@@ -162,9 +166,9 @@ def _index_row(row: dict[str, Any]) -> IndexRow:
     return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
 
 
-def _characteristics(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
-    sex = (listed["sex"] or image.sex or "").strip().lower()
-    return {"sex": _SEXES.get(sex), "age_years": age_years(listed["age"] or image.age)}
+def characteristics(sex: str | None, age: str | None) -> dict[str, Any]:
+    """Return the columns ``sex`` and ``age_years``, from what a table or a header says."""
+    return {"sex": _SEXES.get((sex or "").strip().lower()), "age_years": age_years(age)}
 
 
 def age_years(text: str | None) -> int | None:

@@ -61,6 +61,8 @@ class Image(NamedTuple):
     view: str | None
     patient: str
     split: str
+    sex: str | None
+    age: str | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,15 @@ class DataSet:
         """Return the images of some splits, a split after the other."""
         table = self.table
         return [
-            Image(table.image_ids[at], table.names[at], table.sizes[at], table.views[at], table.patients[at], split)
+            Image(
+                table.image_ids[at],
+                table.names[at],
+                table.sizes[at],
+                table.views[at],
+                table.patients[at],
+                split,
+                *table.people[at],
+            )
             for split in splits
             for at in table.rows(split)
         ]

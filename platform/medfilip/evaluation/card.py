@@ -104,6 +104,8 @@ def _limits(diagnosis: DiagnosisResult, versions: Versions) -> Iterator[str]:
         yield f"- Not reliably told (the interval of the PNC AUROC reaches below {_WEAK}): {', '.join(weak)}."
     if zero_shot.skipped:
         yield f"- Not measured, for want of images with or without them: {', '.join(zero_shot.skipped)}."
+    for part, reason in diagnosis.not_measured.items():
+        yield f"- Not measured: {part.replace('_', ' ')}, since {reason}."
     robustness = diagnosis.robustness
     if robustness is not None and robustness.pnc_spread is not None:
         worst = min(robustness.styles, key=lambda item: item.pnc_auroc.value if item.pnc_auroc else 1.0)

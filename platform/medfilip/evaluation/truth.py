@@ -46,12 +46,15 @@ class Truth:
         what is not in it is unknown.
     silent
         What the silence of a study's findings means: `UNKNOWN`, or `ABSENT` where they list everything there is.
+    lacks
+        Part of an evaluation → why this truth has nothing to measure it by.
     """
 
     ontology: Ontology
     findings: Mapping[str, Sequence[Mapping[str, object]]]
     shown: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
     silent: int = UNKNOWN
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
