@@ -13,7 +13,7 @@ from pydantic import Field
 
 from medfilip.core.fingerprint import sha256_bytes
 from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
-from medfilip.evaluation.embedded import PARTS, Options, Part
+from medfilip.evaluation.embedded import PARTS, Options, Part, Unit
 from medfilip.evaluation.examples import Example
 from medfilip.evaluation.extraction import ExtractionResult, evaluate_extraction
 from medfilip.evaluation.familiarity import evaluate_familiarity, fingerprint_of, read_strangers
@@ -42,6 +42,9 @@ class EvaluateSettings(JobSettings):
     images: str = Field(description="run of an ingest job with reports and images")
     findings: str = Field(description="run of an extract job on those reports")
     phantom_truth: str | None = Field(None, description="corpus folder of a phantom run: the truth that was drawn")
+    unit: Unit = Field(
+        "image", description="what counts once: image, or study, whose images are pooled as in training by study"
+    )
     labels: tuple[str, ...] = Field((), description="categories to diagnose; empty: those with enough images")
     min_images: int = Field(3, ge=1, description="images with and without a category it takes to be chosen")
     exclusive: bool = Field(False, description="labels exclude each other: measure the choice of one of them too")
@@ -84,7 +87,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as evaluate:
         if evaluate.manifest is not None:
             return _outcome(evaluate, already_finished=True)
-        embedded = embed_images(evaluate, images, checkpoint, ("validation", "test"), settings.ray)
+        embedded = embed_images(evaluate, images, checkpoint, ("validation", "test"), settings.ray, unit=settings.unit)
         pointed, examples = _pointed(settings, evaluate, truth, images, checkpoint)
         with evaluate.stage("score"):
             diagnoser = Diagnoser.load(local_copy(checkpoint))
@@ -108,6 +111,8 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
             "model": diagnoser.fingerprint,
             **{f"{name} fingerprint": value[:16] for name, value in inputs.items()},
         }
+        if settings.unit == "study":
+            facts["unit"] = "a study, whose images are pooled"
         facts[TRUTH] = "drawn by the phantom generator" if truth else "stated in the reports"
         trained = run_of(checkpoint)
         runs = [RunFacts.of(images_manifest), RunFacts.of(findings_manifest), *([trained] if trained else [])]
@@ -156,5 +161,6 @@ def _publish(
     if extraction is not None and (found := extraction.slots["certainty"].f1) is not None:
         metrics["extraction_f1_with_certainty"] = found.value
     zero_shot = diagnosis.zero_shot
-    counts = {"test_images": zero_shot.images, "test_patients": zero_shot.patients, "labels": len(zero_shot.labels)}
+    counted = "test_studies" if diagnosis.unit == "study" else "test_images"
+    counts = {counted: zero_shot.images, "test_patients": zero_shot.patients, "labels": len(zero_shot.labels)}
     evaluate.publish({}, files=files, metrics=metrics, counts=counts)

@@ -16,6 +16,7 @@ from medfilip.model.checkpoint import Versions
 
 CARD = "model_card.md"
 _WEAK = 0.7
+_UNITS = {"image": "images", "study": "studies"}
 _SHOWN: tuple[Metric, ...] = ("pos_auroc", "pnc_auroc", "sensitivity", "specificity", "ece")
 
 
@@ -51,7 +52,8 @@ def _lines(
     yield f"\nOntology {versions.ontology}, knowledge {versions.knowledge}, attributes {versions.injection}."
     if versions.unseen:
         yield f"Kept out of training: {', '.join(versions.unseen)}."
-    yield f"\n## Measured\n\nTruth: {truth}. {zero_shot.images} test images of {zero_shot.patients} patients; "
+    yield f"\n## Measured\n\nTruth: {truth}. "
+    yield f"{zero_shot.images} test {_UNITS[diagnosis.unit]} of {zero_shot.patients} patients; "
     yield f"95 % intervals over {zero_shot.resamples} resamples of patients.\n"
     yield "| label | with | without | AUROC POS | AUROC PNC | sensitivity | specificity | ECE |"
     yield "|---|---|---|---|---|---|---|---|"

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.evaluation.embedded import EmbeddedImages, Options
+from medfilip.evaluation.embedded import EmbeddedImages, Options, Unit
 from medfilip.evaluation.familiarity import FamiliarityResult
 from medfilip.evaluation.fine_grained import SlotResult, evaluate_fine_grained
 from medfilip.evaluation.grounding import GroundingResult
@@ -40,6 +40,8 @@ class DiagnosisResult(BaseModel):
 
     Attributes
     ----------
+    unit
+        What counts once: what is called images in all parts are studies where it is a study.
     single_label
         The choice of one label, over the test images that have exactly one of them.
     unseen, unseen_described
@@ -50,6 +52,7 @@ class DiagnosisResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    unit: Unit = "image"
     zero_shot: ZeroShotResult
     single_label: SingleLabelResult | None = None
     unseen: ZeroShotResult | None = None
@@ -89,7 +92,7 @@ def evaluate_diagnosis(
     seen = tuple(label for label in labels if label not in unseen)
     run = _Run(diagnoser, images, test, truth, knowledge, options)
     main = seen or unseen
-    found: dict[str, object] = {"zero_shot": run.zero_shot(main)}
+    found: dict[str, object] = {"unit": images.unit, "zero_shot": run.zero_shot(main)}
     if options.exclusive:
         found["single_label"] = run.single_label(labels)
     if unseen and seen:

@@ -144,12 +144,21 @@ class Diagnoser:
         """Whether prompts are written from other knowledge than the training texts were."""
         return self.versions.knowledge != self._knowledge.fingerprint
 
-    @torch.inference_mode()
     def encode_images(self, pixels_N1SS: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
         """Embed preprocessed images; [N, D], float32, unit length.
 
-        With ``study_N``, the ascending index of the study that each image belongs to, from 0 and without gaps, the
-        images of a study are pooled and there is one row a study.
+        With ``study_N``, the images of a study are pooled and there is one row a study; see `join`.
+
+        Raises
+        ------
+        MedfilipError
+            As `image_features`.
+        """
+        return self.join(self.image_features(pixels_N1SS), study_N)
+
+    @torch.inference_mode()
+    def image_features(self, pixels_N1SS: FloatArray) -> FloatArray:
+        """Run the image tower over preprocessed images; [N, D], float32, of any length, for `join`.
 
         Raises
         ------
@@ -163,14 +172,25 @@ class Diagnoser:
                 f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
                 fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
             )
-        if not len(pixels_N1SS):
-            return np.zeros((0, self.model.config.embed_dim), np.float32)
-        parts = [
-            self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device))
-            for at in range(0, len(pixels_N1SS), _BATCH)
-        ]
+        parts = [np.zeros((0, self.model.config.embed_dim), np.float32)]
+        for at in range(0, len(pixels_N1SS), _BATCH):
+            parts.append(
+                _array(self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)))
+            )
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def join(self, feature_ND: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
+        """Bring the output of `image_features` to unit length, float32.
+
+        With ``study_N``, the ascending index of the study that each image belongs to, from 0 and without gaps, the
+        images of a study are averaged before, as in training, and there is one row a study.
+        """
+        if not len(feature_ND):
+            return feature_ND
         owner_N = None if study_N is None else torch.from_numpy(study_N).to(self._device)
-        return _array(self.model.join(torch.cat(parts), owner_N, 0 if study_N is None else int(study_N[-1]) + 1))
+        studies = 0 if study_N is None else int(study_N[-1]) + 1
+        return _array(self.model.join(torch.from_numpy(feature_ND).to(self._device), owner_N, studies))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
