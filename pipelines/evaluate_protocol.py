@@ -25,7 +25,7 @@ from medfilip.core.fingerprint import sha256_bytes
 from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
 from medfilip.evaluation.embedded import IMAGE_COLUMNS, PARTS, EmbeddedImages, Options, Part
 from medfilip.evaluation.protocols.known import truth_of
-from medfilip.evaluation.protocols.protocol import EVALUATED
+from medfilip.evaluation.protocols.protocol import EVALUATED, load_protocol
 from medfilip.evaluation.protocols.splits import check_filled
 from medfilip.evaluation.provenance import run_of
 from medfilip.findings.ontology import load_ontology
@@ -72,6 +72,7 @@ SETTINGS = EvaluateProtocolSettings
 
 def run(settings: EvaluateProtocolSettings, *, new_run: bool = False) -> Outcome:
     """Evaluate a checkpoint by a protocol; see the module's text."""
+    load_protocol(settings.protocol)  # a wrong name is told before anything is looked for
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
     data_set = DataSet.of(settings.protocol, settings.data, settings)
     images = data_set.images(EVALUATED)
