@@ -20,6 +20,7 @@ from medfilip.evaluation.ablation import COMPARED, AblationResult, Arm, Compared
 from medfilip.evaluation.ablation_page import write_ablation
 from medfilip.evaluation.embedded import EmbeddedImages
 from medfilip.evaluation.metrics import Floats
+from medfilip.evaluation.study_truth import Corpus, study_truth
 from medfilip.evaluation.truth import Truth
 from medfilip.evaluation.zero_shot import macro_values
 from medfilip.findings.ontology import load_ontology
@@ -33,7 +34,6 @@ from medfilip.training.settings import TrainSettings
 from pipelines import inject, pretrain
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import Corpus, study_truth
 
 
 class AblationSettings(JobSettings):

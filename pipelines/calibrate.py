@@ -15,7 +15,8 @@ from pydantic import Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.evaluation.embedded import EmbeddedImages
+from medfilip.evaluation.embedded import EmbeddedImages, Unit
+from medfilip.evaluation.study_truth import Corpus, study_truth
 from medfilip.evaluation.truth import Truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.model.calibration import Calibration, Method, Rule, fit_calibration
@@ -28,7 +29,6 @@ from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, open_run, register_file
 from pipelines.embedding import embed_images
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import Corpus, study_truth
 
 
 class CalibrateSettings(JobSettings):
@@ -38,6 +38,7 @@ class CalibrateSettings(JobSettings):
     images: str = Field(description="run of an ingest job with reports and images; its validation split is used")
     findings: str = Field(description="run of an extract job on those reports")
     phantom_truth: str | None = Field(None, description="corpus folder of a phantom run: the truth that was drawn")
+    unit: Unit = Field("image", description="what counts once: image, or study, whose images are pooled")
     labels: tuple[str, ...] = Field((), description="categories to calibrate; empty: all that anything is known about")
     method: Method = Field(
         "auto",
@@ -69,7 +70,7 @@ def run(settings: CalibrateSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as calibrate:
         if calibrate.manifest is not None:
             return _outcome(calibrate, settings, already_finished=True)
-        embedded = embed_images(calibrate, images, checkpoint, ("validation",), settings.ray)
+        embedded = embed_images(calibrate, images, checkpoint, ("validation",), settings.ray, unit=settings.unit)
         with calibrate.stage("fit"):
             folder = local_copy(checkpoint)
             calibration = _fit(settings, Diagnoser.load(folder), embedded, study_truth(findings, corpus, images))

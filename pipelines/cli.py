@@ -140,7 +140,26 @@ def inject(
     run_job("inject", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
 
 
-_WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject}
+def finetune(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    new_run: NewRun = False,
+    data: Annotated[str | None, typer.Option(help="With protocol=NAME: the folder of the data set.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The checkpoint, as checkpoint=….")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure the transfer of a checkpoint: probe, full fine-tuning, segmentation, at 1, 10, 100 % of labels."""
+    given = [*(overrides or []), *_places(data=data, checkpoint=checkpoint)]
+    run_job("finetune", given, config=config, print_config=print_config, new_run=new_run, debug=debug)
+
+
+def _places(**given: str | None) -> list[str]:
+    """Return places that were given as options as settings."""
+    return [f"{key}={quoted(place)}" for key, place in given.items() if place is not None]
+
+
+_WITH_FLAGS: dict[str, Callable[..., None]] = {"extract": extract, "inject": inject, "finetune": finetune}
 
 for _job in JOBS.values():
     if _job.name != "evaluate":
@@ -182,8 +201,7 @@ def evaluate(
             guarded(show_protocols, debug=debug)
             return
         given = named_protocol(given)
-    places = {"data": data, "checkpoint": checkpoint}
-    given += [f"{key}={quoted(place)}" for key, place in places.items() if place is not None]
+    given += _places(data=data, checkpoint=checkpoint)
     given += ["errors=true"] if errors else []
     name = _EVALUATIONS[word]
     run_job(name, given, config=config, print_config=print_config, new_run=new_run, debug=debug)

@@ -29,8 +29,13 @@ def settings_table(model: type[Settings], job: str) -> RenderableType:
     table.add_column("key", style="cyan", no_wrap=True)
     table.add_column("default", style="dim", max_width=22, overflow="fold")
     table.add_column("meaning", overflow="fold")
-    # What is the same for every job comes last.
-    for key, default, meaning in sorted(known_keys(model), key=lambda item: item[0].startswith(("root", "ray."))):
+    # What is a job's own comes first, what is the same for every job last.
+    shared = {
+        name: at
+        for at, kind in reversed(list(enumerate(model.__mro__)))
+        for name in vars(kind).get("__annotations__", {})
+    }
+    for key, default, meaning in sorted(known_keys(model), key=lambda item: shared[item[0].partition(".")[0]]):
         table.add_row(key, escape(default), escape(meaning))
     prefix = f"{ENVIRONMENT_PREFIX}_{job.upper()}__"
     note = f"Defaults < --config FILE < environment ({prefix}KEY, {prefix}KEY__SUBKEY) < key=value."

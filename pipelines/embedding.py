@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.evaluation.embedded import IMAGE_COLUMNS, EmbeddedImages
+from medfilip.evaluation.embedded import IMAGE_COLUMNS, EmbeddedImages, Unit
 from medfilip.imaging.preprocess import png_decode, to_model
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import local_copy
@@ -35,10 +35,12 @@ def embed_images(
     ray: RaySettings,
     *,
     phase: str = "encode",
+    unit: Unit = "image",
 ) -> EmbeddedImages:
     """Embed the images of some splits, a shard a task; shards that a killed run had finished are not embedded again.
 
-    ``phase`` names the work within the run, where it embeds with several models.
+    ``phase`` names the work within the run, where it embeds with several models. With ``unit="study"`` the images of a
+    study are pooled, in whatever shards they lie.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def embed_images(
             fix="Ingest with larger shares " + " and ".join(f"split.{split}" for split in splits) + ".",
         )
     values = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return EmbeddedImages(values.reshape(table.num_rows, -1).astype(np.float32), table.drop_columns(["embedding"]))
+    feature_ND = values.reshape(table.num_rows, -1).astype(np.float32)
+    return EmbeddedImages.of(feature_ND, table.drop_columns(["embedding"]), diagnoser_of(checkpoint), unit)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +83,7 @@ def _embed_shard(
         pixels = [
             to_model(png_decode(data), diagnoser.image_size) for data in table["pixels"][at : at + _BATCH].to_pylist()
         ]
-        parts.append(diagnoser.encode_images(np.stack(pixels)))
+        parts.append(diagnoser.image_features(np.stack(pixels)))
     rows = [row.tolist() for part in parts for row in part]
     table = table.drop_columns(["pixels"]).append_column("embedding", pa.array(rows, pa.list_(pa.float32())))
     sink = pa.BufferOutputStream()

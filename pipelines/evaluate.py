@@ -6,35 +6,33 @@ state, or, for phantoms, what was drawn.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.evaluation.card import CARD, write_card
 from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
-from medfilip.evaluation.embedded import PARTS, Options, Part
+from medfilip.evaluation.embedded import PARTS, Options, Part, Unit
 from medfilip.evaluation.examples import Example
 from medfilip.evaluation.extraction import ExtractionResult, evaluate_extraction
 from medfilip.evaluation.familiarity import evaluate_familiarity, fingerprint_of, read_strangers
 from medfilip.evaluation.grounding import Pointed, evaluate_grounding
 from medfilip.evaluation.provenance import RunFacts, run_of
-from medfilip.evaluation.report import write_report
+from medfilip.evaluation.study_truth import Corpus, study_truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.phantom.corpus import PhantomTruth
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, read_manifest, run_folder
-from medfilip.storage.run import Run, open_run, register_file
+from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
+from medfilip.storage.run import Run, open_run
 from medfilip.storage.shards import read_dataset
 from pipelines.embedding import embed_images
+from pipelines.evaluation_files import TRUTH, headline, write_files
 from pipelines.grounding import drawn_boxes, point_all
 from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.study_truth import Corpus, study_truth
 
 
 class EvaluateSettings(JobSettings):
@@ -44,6 +42,9 @@ class EvaluateSettings(JobSettings):
     images: str = Field(description="run of an ingest job with reports and images")
     findings: str = Field(description="run of an extract job on those reports")
     phantom_truth: str | None = Field(None, description="corpus folder of a phantom run: the truth that was drawn")
+    unit: Unit = Field(
+        "image", description="what counts once: image, or study, whose images are pooled as in training by study"
+    )
     labels: tuple[str, ...] = Field((), description="categories to diagnose; empty: those with enough images")
     min_images: int = Field(3, ge=1, description="images with and without a category it takes to be chosen")
     exclusive: bool = Field(False, description="labels exclude each other: measure the choice of one of them too")
@@ -86,7 +87,7 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as evaluate:
         if evaluate.manifest is not None:
             return _outcome(evaluate, already_finished=True)
-        embedded = embed_images(evaluate, images, checkpoint, ("validation", "test"), settings.ray)
+        embedded = embed_images(evaluate, images, checkpoint, ("validation", "test"), settings.ray, unit=settings.unit)
         pointed, examples = _pointed(settings, evaluate, truth, images, checkpoint)
         with evaluate.stage("score"):
             diagnoser = Diagnoser.load(local_copy(checkpoint))
@@ -102,17 +103,24 @@ def run(settings: EvaluateSettings, *, new_run: bool = False) -> Outcome:
             if settings.unfamiliar:
                 strangers = read_strangers(Path(settings.unfamiliar), diagnoser)
                 more["familiarity"] = evaluate_familiarity(diagnoser, embedded.of_split("test"), strangers, options)
+            if "heat_maps" in settings.parts and not pointed:
+                more["not_measured"] = {**diagnosis.not_measured, "heat_maps": "no boxes of findings are known"}
             diagnosis = diagnosis.model_copy(update=more)
             extraction = _extraction(settings, findings, findings_manifest, truth)
         facts = {
             "model": diagnoser.fingerprint,
             **{f"{name} fingerprint": value[:16] for name, value in inputs.items()},
         }
-        facts["truth of diagnosis"] = "drawn by the phantom generator" if truth else "stated in the reports"
+        if settings.unit == "study":
+            facts["unit"] = "a study, whose images are pooled"
+        facts[TRUTH] = "drawn by the phantom generator" if truth else "stated in the reports"
         trained = run_of(checkpoint)
         runs = [RunFacts.of(images_manifest), RunFacts.of(findings_manifest), *([trained] if trained else [])]
-        card = write_card(diagnoser.fingerprint, diagnoser.versions, diagnosis, runs, truth=facts["truth of diagnosis"])
-        _publish(evaluate, facts, diagnosis, extraction, runs, card, examples, synthetic=diagnoser.versions.synthetic)
+        files = write_files(
+            evaluate, diagnoser, diagnosis, facts, title="Evaluation", runs=runs,
+            synthetic=diagnoser.versions.synthetic, extraction=extraction, examples=examples,
+        )  # fmt: skip
+        _publish(evaluate, diagnosis, extraction, files)
     return _outcome(evaluate)
 
 
@@ -147,30 +155,12 @@ def _extraction(
 
 
 def _publish(
-    evaluate: Run,
-    facts: Mapping[str, str],
-    diagnosis: DiagnosisResult,
-    extraction: ExtractionResult | None,
-    runs: Sequence[RunFacts],
-    card: str,
-    examples: Sequence[Example],
-    *,
-    synthetic: bool,
+    evaluate: Run, diagnosis: DiagnosisResult, extraction: ExtractionResult | None, files: Sequence[Shard]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        written = write_report(
-            Path(folder), title="Evaluation", facts=facts, diagnosis=diagnosis, extraction=extraction,
-            runs=runs, examples=examples, synthetic=synthetic,
-        )  # fmt: skip
-        for path in written:
-            (evaluate.location / path.name).write_bytes(path.read_bytes())
-        (evaluate.location / CARD).write_bytes(card.encode())
-        files = [register_file(evaluate.location, name) for name in (*(path.name for path in written), CARD)]
-    zero_shot = diagnosis.zero_shot
-    metrics = {f"zero_shot_macro_{name}": found.value for name, found in zero_shot.macro.items()}
-    if diagnosis.robustness is not None and diagnosis.robustness.pnc_spread is not None:
-        metrics["prompt_spread_pnc_auroc"] = diagnosis.robustness.pnc_spread
+    metrics = headline(diagnosis)
     if extraction is not None and (found := extraction.slots["certainty"].f1) is not None:
         metrics["extraction_f1_with_certainty"] = found.value
-    counts = {"test_images": zero_shot.images, "test_patients": zero_shot.patients, "labels": len(zero_shot.labels)}
+    zero_shot = diagnosis.zero_shot
+    counted = "test_studies" if diagnosis.unit == "study" else "test_images"
+    counts = {counted: zero_shot.images, "test_patients": zero_shot.patients, "labels": len(zero_shot.labels)}
     evaluate.publish({}, files=files, metrics=metrics, counts=counts)

@@ -1,20 +1,18 @@
 """Evaluate protocol: a checkpoint on a public data set, with the split, the labels and the checks its protocol fixes.
 
-Images are decoded and embedded in parts on the cluster; thresholds are chosen on the protocol's validation split, and
-every number is of its test split. What cannot be read is in ``rejected``, and the record of what was evaluated is in
-``protocol.json``.
+Images are decoded and embedded in parts on the cluster, and measured as in any other evaluation, as far as the labels
+allow. Thresholds are the checkpoint's or chosen on the protocol's validation split; every number is of its test split.
+What cannot be read is in ``rejected``, and the record of what was evaluated is in ``protocol.json``.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,56 +21,48 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 
-from medfilip.core.errors import MedfilipError
-from medfilip.core.fingerprint import fingerprint, sha256_bytes
-from medfilip.core.settings import operational
-from medfilip.evaluation.diagnosis import DiagnosisResult
+from medfilip.core.fingerprint import sha256_bytes
+from medfilip.evaluation.diagnosis import DiagnosisResult, evaluate_diagnosis
+from medfilip.evaluation.embedded import IMAGE_COLUMNS, PARTS, EmbeddedImages, Options, Part
+from medfilip.evaluation.protocols.known import truth_of
 from medfilip.evaluation.protocols.protocol import EVALUATED, load_protocol
-from medfilip.evaluation.protocols.record import check_fingerprint, check_lock, write_lock
 from medfilip.evaluation.protocols.splits import check_filled
-from medfilip.evaluation.protocols.table import ProtocolTable, read_protocol
-from medfilip.evaluation.report import write_report
-from medfilip.evaluation.zero_shot import choose_thresholds, evaluate_zero_shot
+from medfilip.evaluation.provenance import run_of
 from medfilip.findings.ontology import load_ontology
-from medfilip.imaging.given import ACCEPTING
-from medfilip.imaging.intake import take_in
-from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
-from medfilip.imaging.listing import read_listed
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
+from medfilip.imaging.radiograph import Radiograph
+from medfilip.knowledge.knowledge import load_knowledge
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.storage.location import Location
 from medfilip.storage.run import Run, open_run, register_file
-from medfilip.storage.schemas import REJECTED
+from medfilip.storage.schemas import IMAGES, REJECTED
 from medfilip.storage.shards import write_shard
-from pipelines.job import JobSettings, Outcome, job_spec
+from pipelines.embedding import diagnoser_of
+from pipelines.evaluation_files import TRUTH, headline, write_files
+from pipelines.images import characteristics
+from pipelines.job import Outcome, job_spec
+from pipelines.protocol_images import RECORD, DataSet, DataSetSettings, Image, Rows, in_parts, read_images
 from pipelines.runtime import map_parts
 from serve.cluster import ray_session
 
-RECORD = "protocol.json"
-_IMAGES_PER_PART = 512
 _ENCODE_BATCH = 64
-_PHANTOM = "phantom.json"
 _SHOWN = 8
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-class EvaluateProtocolSettings(JobSettings):
+class EvaluateProtocolSettings(DataSetSettings):
     """Settings of ``medfilip evaluate protocol``."""
 
     protocol: str = Field(description="which; 'medfilip evaluate protocol --list' tells")
     data: str = Field(description="folder of the data set as it is shipped")
     checkpoint: str = Field(description="run of a pretrain job, or a checkpoint folder")
-    allow_partial: bool = Field(
-        False, description="evaluate what is there of incomplete data; the result says that it is partial"
+    exclusive: bool = Field(False, description="labels exclude each other: measure the choice of one of them too")
+    parts: tuple[Part, ...] = Field(
+        PARTS,
+        description=f"what is measured beside zero-shot diagnosis, as far as the labels allow: {', '.join(PARTS)}",
     )
-    expected_split: str | None = operational(
-        None, description="split fingerprint of an earlier run: other data are refused"
-    )
-    lock: str | None = operational(None, description="lock file: written if it is not there, held to if it is")
-    limits: ImageLimits = Field(ImageLimits(), description="bounds on a file")
     resamples: int = Field(1000, ge=10, description="bootstrap resamples of patients behind an interval")
     seed: int = Field(0, ge=0, description="of the bootstrap")
 
@@ -80,31 +70,13 @@ class EvaluateProtocolSettings(JobSettings):
 SETTINGS = EvaluateProtocolSettings
 
 
-class Image(NamedTuple):
-    """What a worker needs to know of an image."""
-
-    image_id: str
-    name: str
-    size: int
-    view: str | None
-
-
 def run(settings: EvaluateProtocolSettings, *, new_run: bool = False) -> Outcome:
     """Evaluate a checkpoint by a protocol; see the module's text."""
-    protocol, data = load_protocol(settings.protocol), Location.parse(settings.data)
+    load_protocol(settings.protocol)  # a wrong name is told before anything is looked for
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
-    lock = Location.parse(settings.lock) if settings.lock else None
-    table = read_protocol(protocol, data, allow_partial=settings.allow_partial)
-    if settings.expected_split:
-        check_fingerprint(table.record, settings.expected_split)
-    if lock is not None and lock.exists():
-        check_lock(table.record, lock)
-    images = _images(table)
-    inputs = {
-        "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
-        "record": fingerprint(table.record.model_dump(mode="json")),
-        "images": fingerprint([list(image) for image in images]),
-    }
+    data_set = DataSet.of(settings.protocol, settings.data, settings)
+    images = data_set.images(EVALUATED)
+    inputs = {"checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()), **data_set.inputs(images)}
     places = ("data", "checkpoint")
     config = {name: value for name, value in settings.semantic().items() if name not in places}
     spec = job_spec("evaluate_protocol", config, inputs, {"ontology": load_ontology().fingerprint})
@@ -112,12 +84,11 @@ def run(settings: EvaluateProtocolSettings, *, new_run: bool = False) -> Outcome
         already_finished = evaluate.manifest is not None
         if not already_finished:
             with ray_session(settings.ray, settings.ray.address), evaluate.stage("encode"):
-                encoded = _encode(evaluate.staging, images, settings, checkpoint)
+                encoded = _encode(evaluate.staging, images, data_set, checkpoint)
             with evaluate.stage("score"):
-                scored = _score(settings, table, encoded, checkpoint)
-            _publish(evaluate, table, encoded, scored)
-        if lock is not None and not lock.exists():
-            write_lock(table.record, lock)
+                scored = score(settings, data_set, encoded, checkpoint)
+            _publish(evaluate, data_set, encoded, scored, checkpoint)
+        data_set.keep_lock()
     return Outcome.of(evaluate, f"open {evaluate.location / 'report.html'}", already_finished=already_finished)
 
 
@@ -136,37 +107,22 @@ class Encoded:
     Attributes
     ----------
     images
-        Image id → embedding, of the images that could be read.
+        Those that could be read, embedded.
     rejected
         Rows of the others.
     corrected
         How many images were turned or inverted.
     """
 
-    images: dict[str, Floats]
-    rejected: list[dict[str, object]]
+    images: EmbeddedImages
+    rejected: Rows
     corrected: int
 
 
-def _images(table: ProtocolTable) -> list[Image]:
-    rows = np.concatenate([table.rows(split) for split in EVALUATED])
-    return [Image(table.image_ids[at], table.names[at], table.sizes[at], table.views[at]) for at in rows]
-
-
-def _encode(
-    staging: Location, images: Sequence[Image], settings: EvaluateProtocolSettings, checkpoint: Location
-) -> Encoded:
+def _encode(staging: Location, images: Sequence[Image], data_set: DataSet, checkpoint: Location) -> Encoded:
     """Read and embed images on the cluster, in parts that are kept when the job is killed."""
-    data = Location.parse(settings.data)
-    work = partial(encode_part, staging=staging, data=data, checkpoint=checkpoint, limits=settings.limits)
-    cuts = range(0, len(images), _IMAGES_PER_PART)
-    parts = [(number, images[begin : begin + _IMAGES_PER_PART]) for number, begin in enumerate(cuts)]
-    return _read_encoded(staging, map_parts(staging, "encode", work, parts))
-
-
-@lru_cache(maxsize=1)
-def _diagnoser(checkpoint: Location) -> Diagnoser:
-    return Diagnoser.load(local_copy(checkpoint))
+    work = partial(encode_part, staging=staging, data=data_set.data, checkpoint=checkpoint, limits=data_set.limits)
+    return read_encoded(staging, map_parts(staging, "encode", work, in_parts(images)))
 
 
 def encode_part(
@@ -179,27 +135,22 @@ def encode_part(
 ) -> dict[str, Any]:
     """Read and embed the images of a part; one that cannot be read costs one image and is told."""
     number, images = numbered
-    diagnoser, decoder = _diagnoser(checkpoint), shared_decoder(limits)
+    diagnoser = diagnoser_of(checkpoint)
     pixels: list[Floats] = []
-    read: list[str] = []
-    rejected: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
+    rejected: Rows = []
     corrected = 0
-    for image in images:
-        try:
-            content = read_listed(data, {"name": image.name, "bytes": image.size}, limits)
-            found = take_in(content, limits, decoder, checks=ACCEPTING, stated_view=image.view)
-        except MedfilipError as error:
-            rejected.append({"id": image.image_id, "stage": "evaluate", "code": error.code, "message": error.message})
-            continue
+    for image, found in read_images(images, data, limits, rejected, stage="evaluate"):
         corrected += found.set_upright
-        read.append(image.image_id)
+        rows.append(_facts_of(image, found))
         pixels.append(to_model(to_store(found.pixels, DEFAULT_STORE_SIZE), diagnoser.image_size))
     batches = [
         diagnoser.encode_images(np.stack(pixels[begin : begin + _ENCODE_BATCH]))
         for begin in range(0, len(pixels), _ENCODE_BATCH)
     ]
-    rows = [row.tolist() for batch in batches for row in batch]
-    table = pa.table({"image_id": pa.array(read, pa.string()), "embedding": pa.array(rows, pa.list_(pa.float32()))})
+    embedded = [row.tolist() for batch in batches for row in batch]
+    table = IMAGES.from_rows(rows).select(list(IMAGE_COLUMNS))
+    table = table.append_column("embedding", pa.array(embedded, pa.list_(pa.float32())))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     path = f"embeddings/part-{number:05d}.parquet"
@@ -207,73 +158,64 @@ def encode_part(
     return {"path": path, "rejected": rejected, "corrected": corrected}
 
 
-def _read_encoded(staging: Location, records: Sequence[dict[str, Any]]) -> Encoded:
-    images: dict[str, Floats] = {}
-    for record in records:
-        table = pq.read_table(pa.BufferReader((staging / record["path"]).read_bytes()))
-        vectors = (np.asarray(vector, np.float32) for vector in table["embedding"].to_pylist())
-        images.update(zip(table["image_id"].to_pylist(), vectors, strict=True))
+def _facts_of(image: Image, found: Radiograph) -> dict[str, Any]:
+    """Return the columns of an image that evaluation keeps; an image stands for a study."""
+    return {
+        "image_id": image.image_id,
+        "study_id": image.image_id,
+        "patient_id": image.patient,
+        "view": found.view,
+        "view_position": found.view_position,
+        **characteristics(image.sex or found.sex, image.age or found.age),
+        "split": image.split,
+    }
+
+
+def read_encoded(staging: Location, records: Sequence[dict[str, Any]]) -> Encoded:
+    """Join what `encode_part` wrote.
+
+    Raises
+    ------
+    MedfilipError
+        ``NOT_ENOUGH_DATA`` if no image of a split could be read.
+    """
+    parts = [pq.read_table(pa.BufferReader((staging / record["path"]).read_bytes())) for record in records]
+    table = pa.concat_tables(parts)
+    check_filled(Counter(table["split"].to_pylist()))
+    vectors = np.array(table["embedding"].to_pylist(), np.float32)
     rejected = [row for record in records for row in record["rejected"]]
+    images = EmbeddedImages(vectors, table.drop_columns(["embedding"]))
     return Encoded(images, rejected, sum(record["corrected"] for record in records))
 
 
 @dataclass(frozen=True)
-class _Split:
-    """The readable images of a split."""
+class Scored:
+    """Numbers of the test split, and what is to be said of them."""
 
-    images_ND: Floats
-    truth_NL: Ints
-    patients: list[str]
-
-
-def _split(table: ProtocolTable, encoded: Encoded, name: str) -> _Split:
-    rows = [at for at in table.rows(name) if table.image_ids[at] in encoded.images]
-    check_filled({split: len(rows) if split == name else 1 for split in EVALUATED})
-    return _Split(
-        np.stack([encoded.images[table.image_ids[at]] for at in rows]),
-        table.truth_NL[rows].astype(np.int64),
-        [table.patients[at] for at in rows],
-    )
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Numbers of the test split, what is to be said of them, and whether something is synthetic."""
-
+    diagnoser: Diagnoser
     diagnosis: DiagnosisResult
     facts: dict[str, str]
-    synthetic: bool
 
 
-def _score(settings: EvaluateProtocolSettings, table: ProtocolTable, encoded: Encoded, checkpoint: Location) -> _Scored:
-    """Score the test split."""
-    protocol, diagnoser = table.protocol, Diagnoser.load(local_copy(checkpoint))
-    test, validation = _split(table, encoded, "test"), _split(table, encoded, "validation")
-    bank = diagnoser.encode_labels(protocol.categories)
-    thresholds = choose_thresholds(diagnoser.score(validation.images_ND, bank), validation.truth_NL)
-    result = evaluate_zero_shot(
-        diagnoser.score(test.images_ND, bank),
-        test.truth_NL,
-        test.patients,
-        thresholds=thresholds,
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
-    phantom = (Location.parse(settings.data) / _PHANTOM).exists()
-    facts = _facts(table, encoded, thresholds, len(validation.patients))
+def score(settings: EvaluateProtocolSettings, data_set: DataSet, encoded: Encoded, checkpoint: Location) -> Scored:
+    """Score the test split, as any other evaluation does."""
+    diagnoser = Diagnoser.load(local_copy(checkpoint))
+    options = Options(
+        labels=data_set.table.protocol.categories, exclusive=settings.exclusive, parts=settings.parts,
+        resamples=settings.resamples, seed=settings.seed,
+    )  # fmt: skip
+    diagnosis = evaluate_diagnosis(diagnoser, encoded.images, truth_of(data_set.table), load_knowledge(), options)
+    facts = _facts(data_set, encoded, diagnosis)
     facts["model"] = diagnoser.fingerprint
-    if phantom:
+    if data_set.is_phantom:
         facts["data"] = "phantoms in the layout of the data set, not the data set"
-    return _Scored(DiagnosisResult(zero_shot=result), facts, phantom or diagnoser.versions.synthetic)
+    return Scored(diagnoser, diagnosis, facts)
 
 
-def _facts(
-    table: ProtocolTable, encoded: Encoded, thresholds: dict[str, float], validation_images: int
-) -> dict[str, str]:
+def _facts(data_set: DataSet, encoded: Encoded, diagnosis: DiagnosisResult) -> dict[str, str]:
     """Say in words what a reader of the numbers must know."""
-    protocol, record = table.protocol, table.record
+    protocol, record = data_set.table.protocol, data_set.table.record
     unreadable = Counter(str(row["code"]) for row in encoded.rejected)
-    halves = [label for label in protocol.categories if label not in thresholds]
     told = {name.replace("_", " "): f"{count}" for name, count in record.left_out.items()}
     told |= {f"could not be read ({code})": f"{count}" for code, count in sorted(unreadable.items())}
     return {
@@ -282,6 +224,7 @@ def _facts(
         if encoded.rejected
         else record.completeness,
         "files": record.pins,
+        TRUTH: f"the labels of {protocol.title}",
         "split": protocol.split.official,
         "split fingerprint": record.split_fingerprint,
         "patients": "disjoint between splits" if record.patients_known else f"not known: {protocol.patients}",
@@ -289,41 +232,45 @@ def _facts(
         "views": f"{protocol.views} ({', '.join(f'{count} {view}' for view, count in record.views.items())})",
         "left out": "; ".join(f"{count} {reason}" for reason, count in told.items()) or "nothing",
         "silence": f"a label that is not stated is {protocol.silence}",
-        "thresholds": f"best F1 on {validation_images} images of the validation split"
-        + (f"; 0.5 for {len(halves)} labels of which it lacks a class: {_few(halves)}" if halves else ""),
+        "thresholds": _thresholds(diagnosis, len(encoded.images.of_split("validation"))),
         "notes": " ".join(protocol.notes),
         "licence": protocol.licence,
         "citation": protocol.citation,
     }
 
 
+def _thresholds(diagnosis: DiagnosisResult, validation_images: int) -> str:
+    """Say where the thresholds of the labels come from."""
+    results = [diagnosis.zero_shot, *([diagnosis.unseen] if diagnosis.unseen else [])]
+    labels = [item for result in results for item in result.labels]
+    told = {
+        "checkpoint": "the checkpoint's operating points",
+        "validation": f"best F1 on {validation_images} images of the validation split",
+        "default": "0.5, for want of a class in that split",
+    }
+    named = {source: [item.label for item in labels if item.threshold_from == source] for source in told}
+    return "; ".join(f"{text} ({_few(named[source])})" for source, text in told.items() if named[source])
+
+
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-def _publish(evaluate: Run, table: ProtocolTable, encoded: Encoded, scored: _Scored) -> None:
-    record, protocol, facts = table.record, table.protocol, scored.facts
-    result = scored.diagnosis.zero_shot
-    numbers = {
-        "facts": facts,
-        "record": record.model_dump(mode="json"),
-        "protocol": protocol.model_dump(mode="json"),
-        "unreadable": dict(Counter(str(row["code"]) for row in encoded.rejected)),
-        "corrected": encoded.corrected,
-    }
+def _publish(evaluate: Run, data_set: DataSet, encoded: Encoded, scored: Scored, checkpoint: Location) -> None:
+    record, diagnosis = data_set.table.record, scored.diagnosis
+    numbers = data_set.describe(encoded.rejected, facts=scored.facts, corrected=encoded.corrected)
     (evaluate.location / RECORD).write_bytes(json.dumps(numbers, indent=2).encode() + b"\n")
-    with tempfile.TemporaryDirectory() as folder:
-        title = f"Evaluation on {protocol.title}"
-        written = write_report(
-            Path(folder), title=title, facts=facts, diagnosis=scored.diagnosis, synthetic=scored.synthetic
-        )
-        for path in written:
-            (evaluate.location / path.name).write_bytes(path.read_bytes())
-        files = [register_file(evaluate.location, path) for path in (*(path.name for path in written), RECORD)]
+    trained = run_of(checkpoint)
+    files = write_files(
+        evaluate, scored.diagnoser, diagnosis, scored.facts,
+        title=f"Evaluation on {data_set.table.protocol.title}", runs=[trained] if trained else [],
+        synthetic=data_set.is_phantom or scored.diagnoser.versions.synthetic,
+    )  # fmt: skip
+    result = diagnosis.zero_shot
     counts = {
         "test_images": result.images,
         "test_patients": result.patients,
-        "validation_images": len(table.rows("validation")),
+        "validation_images": len(data_set.table.rows("validation")),
         "labels": len(result.labels),
         "labels_without_both_classes": len(result.skipped),
         "images_left_out": sum(record.left_out.values()),
@@ -335,8 +282,8 @@ def _publish(evaluate: Run, table: ProtocolTable, encoded: Encoded, scored: _Sco
     )
     evaluate.publish(
         {"rejected": [refused]},
-        files=files,
-        metrics={f"zero_shot_macro_{name}": found.value for name, found in result.macro.items()},
+        files=[*files, register_file(evaluate.location, RECORD)],
+        metrics=headline(diagnosis),
         counts=counts,
         rejected=Counter(str(row["code"]) for row in encoded.rejected),
     )

@@ -8,71 +8,61 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import sha256_bytes, sha256_file
-from medfilip.core.settings import operational
+from medfilip.core.fingerprint import sha256_bytes
+from medfilip.evaluation.protocols.masks import CATEGORY as MASKED
+from medfilip.evaluation.protocols.masks import PROTOCOL as MASKS_OF
+from medfilip.evaluation.study_truth import Corpus
+from medfilip.evaluation.truth import Truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.findings.truth import ABSENT, UNKNOWN
 from medfilip.model.locate import find_checkpoint, local_copy
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
+from medfilip.storage.manifest import Shard, run_folder
 from medfilip.storage.run import Run, open_run, register_file
 from medfilip.transfer.cells import Cell, check_splits, grid
 from medfilip.transfer.labelled import (
     UNFIT,
     Labelled,
-    check_corpus,
     choose_labels,
-    drawn_truth,
     from_masks,
     from_truth,
-    list_images,
-    not_of_this_corpus,
     only,
-    stated_truth,
 )
 from medfilip.transfer.segmenter import no_monai
 from medfilip.transfer.settings import Init, Mode, ProbeSettings, TuneSettings
+from pipelines.finetune_data import Given, OfDataSet, OfRuns, Source, list_given, rejected_counts, write_table
 from pipelines.finetune_score import SCORED, probe_cells, score
-from pipelines.job import JobSettings, Outcome, job_spec
-from pipelines.pretrain import placement
-from pipelines.progress import ProgressPrinter
-from pipelines.ray_finetune import (
-    CLASSIFY,
-    LISTED,
-    MODELS,
-    SEGMENT,
-    TuneTask,
-    phantom_masks,
-    read_table,
-    tune_cells,
-    write_table,
-)
-from pipelines.ray_train import cluster_resources
-from pipelines.runtime import map_parts, no_progress
-from pipelines.sentences import NumberedShard, numbered_shards
+from pipelines.job import Outcome, job_spec
+from pipelines.protocol_images import DataSet, DataSetSettings
+from pipelines.ray_finetune import CLASSIFY, MODELS, SEGMENT, TuneTask, tune_cells
+from pipelines.ray_group import GroupSettings, cluster_resources, placement
 from serve.cluster import ray_session
 
 MODEL_FOLDERS: dict[str, str] = {"full": "model", "segment": "segmenter"}
 
 
-class FinetuneSettings(JobSettings):
+class FinetuneSettings(GroupSettings, DataSetSettings):
     """Settings of ``medfilip finetune``."""
 
     checkpoint: str = Field(description="run of a pretrain job, or a checkpoint folder")
-    images: str = Field(description="run of an ingest job with images")
+    images: str | None = Field(None, description="run of an ingest job with images")
     findings: str | None = Field(None, description="run of an extract job on their reports: the labels it states")
     phantom_truth: str | None = Field(
         None, description="corpus folder of a phantom run: the labels that were drawn, and masks for mode segment"
     )
+    protocol: str | None = Field(
+        None,
+        description="in place of images and labels: a public data set with the splits, labels and checks of its "
+        "protocol ('medfilip evaluate protocol --list'); siim_acr has masks for mode segment",
+    )
+    data: str | None = Field(None, description="with protocol: folder of the data set as it is shipped")
     silent: Literal["unknown", "absent"] = Field(
         "unknown", description="what the silence of a report means; absent where reports list everything there is"
     )
@@ -101,20 +91,6 @@ class FinetuneSettings(JobSettings):
     probe: ProbeSettings = Field(ProbeSettings(), description="the linear probe")
     tune: TuneSettings = Field(TuneSettings(), description="full fine-tuning and segmentation")
     resamples: int = Field(1000, ge=10, le=100_000, description="bootstrap resamples behind an interval")
-    workers: int = operational(1, ge=1, le=4096, description="training processes, the most of them if elastic")
-    min_workers: int | None = operational(
-        None, ge=1, description="elastic: start and go on with as few processes as this; empty: always 'workers'"
-    )
-    gpus: bool | None = operational(
-        None, description="a GPU for each process; empty: if the cluster has GPUs now, true waits for them"
-    )
-    max_failures: int = operational(
-        3, ge=0, description="worker failures survived, each at the cost of the steps since the last state"
-    )
-    storage: str | None = operational(
-        None, description="where states are kept during the training; empty: below the run; see pretrain"
-    )
-    quiet: bool = operational(False, description="show no progress")
 
     @field_validator("labels", "modes", "fractions", "inits", "seeds", mode="before")
     @classmethod
@@ -144,27 +120,41 @@ class FinetuneSettings(JobSettings):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneSettings:
-        if self.min_workers is not None and self.min_workers > self.workers:
-            raise ValueError(f"min_workers={self.min_workers} is above workers={self.workers}")
         if self.init_from is not None and "imagenet" not in self.inits:
             raise ValueError("init_from is given, but inits has no imagenet")
         if self.measured_inits == ():
             raise ValueError("inits=[imagenet] needs init_from")
+        if (self.protocol is None) != (self.data is None):
+            raise ValueError("protocol and data go together: which data set, and where it lies")
+        if self.protocol is None:
+            self._check_runs()
+        elif self.images is not None or self.findings is not None or self.phantom_truth is not None:
+            raise ValueError("a protocol brings its own images and labels: leave images, findings, phantom_truth out")
+        elif "segment" in self.modes and (self.protocol, self.segment) != (MASKS_OF, MASKED):
+            raise ValueError(f"of all protocols, {MASKS_OF} alone has masks, of {MASKED}")
+        return self
+
+    def _check_runs(self) -> None:
+        if self.images is None:
+            raise ValueError("give images, or protocol and data")
         if self.classifies and self.findings is None and self.phantom_truth is None:
             raise ValueError("labels come from findings or phantom_truth: give one of them")
         if "segment" in self.modes and self.phantom_truth is None:
-            raise ValueError("mode segment needs the masks of phantom_truth")
-        return self
+            raise ValueError(f"mode segment needs the masks of phantom_truth or of protocol={MASKS_OF}")
 
-    @property
-    def least_workers(self) -> int:
-        """The number of processes it takes to start."""
-        return self.workers if self.min_workers is None else self.min_workers
-
-    @property
-    def keep_checkpoints(self) -> int:
-        """States kept during the training; the latest is all that a cell goes on from."""
-        return 1
+    def source(self) -> Source:
+        """Return where images and truth come from; of a data set, once it has passed its checks."""
+        masked = "segment" in self.modes
+        if self.protocol is not None and self.data is not None:
+            return OfDataSet(DataSet.of(self.protocol, self.data, self), masked)
+        assert self.images is not None
+        return OfRuns(
+            run_folder(self.images),
+            run_folder(self.findings) if self.findings is not None else None,
+            Corpus.of(self.phantom_truth),
+            ABSENT if self.silent == "absent" else UNKNOWN,
+            masked,
+        )
 
     @property
     def classifies(self) -> bool:
@@ -191,19 +181,20 @@ def run(settings: FinetuneSettings, *, new_run: bool = False) -> Outcome:
     ontology.check_categories([settings.segment], "segment")
     if "segment" in settings.modes and find_spec("monai") is None:
         raise no_monai()  # before anything is started
-    images = run_folder(settings.images)
     checkpoint = find_checkpoint(Location.parse(settings.checkpoint))
-    manifest = read_manifest(images)
+    source = settings.source()
     spec = job_spec(
-        "finetune", _config(settings), _inputs(settings, checkpoint, manifest), {"ontology": ontology.fingerprint}
+        "finetune", _config(settings), _inputs(settings, checkpoint, source), {"ontology": ontology.fingerprint}
     )
     with open_run(Location.parse(settings.root), spec, new_run=new_run) as finetune:
-        storage = Location.parse(settings.storage) if settings.storage is not None else finetune.staging / "train"
+        storage = settings.storage_of(finetune)
         already_finished = finetune.manifest is not None
         if not already_finished:
             with ray_session(settings.ray, settings.ray.address):
-                _measure(settings, finetune, images, manifest, checkpoint, storage)
+                _measure(settings, finetune, source, checkpoint, storage)
         (storage / finetune.run_id).delete()
+        if isinstance(source, OfDataSet):
+            source.data_set.keep_lock()
     return Outcome.of(finetune, *_next_steps(finetune), already_finished=already_finished)
 
 
@@ -215,62 +206,48 @@ def show(outcome: Outcome) -> None:
 
 
 def _config(settings: FinetuneSettings) -> dict[str, Any]:
-    places = ("checkpoint", "images", "findings", "phantom_truth", "init_from")
+    places = ("checkpoint", "images", "findings", "phantom_truth", "data", "init_from")
     return {name: value for name, value in settings.semantic().items() if name not in places}
 
 
-def _inputs(settings: FinetuneSettings, checkpoint: Location, images: Manifest) -> dict[str, str]:
+def _inputs(settings: FinetuneSettings, checkpoint: Location, source: Source) -> dict[str, str]:
     from medfilip.transfer.towers import input_fingerprint
 
-    inputs = {
-        "checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()),
-        "images": images.fingerprint,
-    }
-    if settings.findings is not None:
-        inputs["findings"] = read_manifest(run_folder(settings.findings)).fingerprint
-    if settings.phantom_truth is not None:
-        truth = Path(settings.phantom_truth) / "truth.jsonl"
-        if not truth.is_file():
-            raise MedfilipError(
-                ErrorCode.INPUT_NOT_FOUND,
-                "The folder of 'phantom_truth' holds no truth.jsonl.",
-                fix="Give the folder 'corpus' of a phantom run.",
-            )
-        inputs["phantom_truth"] = sha256_file(truth)
+    inputs = {"checkpoint": sha256_bytes((checkpoint / "hashes.json").read_bytes()), **source.inputs()}
     if settings.init_from is not None:
         inputs["init_from"] = input_fingerprint(settings.init_from)
     return inputs
 
 
 def _measure(
-    settings: FinetuneSettings, finetune: Run, images: Location, manifest: Manifest, checkpoint: Location,
-    storage: Location,
-) -> None:  # fmt: skip
-    staging, progress = finetune.staging, no_progress if settings.quiet else ProgressPrinter().stage
+    settings: FinetuneSettings, finetune: Run, source: Source, checkpoint: Location, storage: Location
+) -> None:
+    staging, progress = finetune.staging, settings.progress
     place = placement(settings, storage, cluster_resources())
     with finetune.stage("list"):
-        listed = _list(settings, staging, images, manifest)
-        tables = _tables(settings, images, listed)
+        given = source.ready(finetune, progress)
+        listed = list_given(given, staging, settings.segment)
+        tables = _tables(settings, listed, given.truth)
         for name, table in tables.items():
             write_table(staging / name, table.table())
     pretrained_on_phantoms = json.loads((checkpoint / "versions.json").read_bytes())["synthetic"]
-    synthetic = manifest.counts.get("synthetic_images", 0) > 0 or bool(pretrained_on_phantoms)
+    synthetic = given.synthetic or bool(pretrained_on_phantoms)
     records: dict[str, dict[str, Any]] = {}
     if "probe" in settings.modes:
         with finetune.stage("probe"):
             records |= probe_cells(
-                staging, images, manifest, checkpoint, tables[CLASSIFY], settings.cells("probe"), settings.probe,
-                init_from=settings.init_from, progress=progress,
+                staging, given.images, given.manifest, checkpoint, tables[CLASSIFY], settings.cells("probe"),
+                settings.probe, init_from=settings.init_from, progress=progress,
             )  # fmt: skip
     tuned = settings.cells("full", "segment")
     if tuned:
         task = TuneTask(
             run=finetune.run_id,
             staging=str(staging),
-            images=str(images),
+            images=str(given.images),
             checkpoint=str(checkpoint),
             init_from=settings.init_from,
-            masks=settings.phantom_truth,
+            masks=given.masks,
             category=settings.segment,
             cells=tuple(tuned),
             tune=settings.tune,
@@ -280,60 +257,31 @@ def _measure(
             tune_cells(task, place, progress)
         records |= {cell.name: json.loads((staging / f"records/tune/{cell.name}.json").read_bytes()) for cell in tuned}
     with finetune.stage("score"):
-        facts = _facts(settings, tables, listed)
+        facts = _facts(given, tables, listed)
         result = score(
             staging, tables, records, settings.cells("probe", "full", "segment"),
             checkpoint=local_copy(checkpoint), settings=_config(settings), facts=facts,
             absent=[init for init in settings.inits if init not in settings.measured_inits],
             synthetic=synthetic, resamples=settings.resamples,
         )  # fmt: skip
-    (finetune.location / SCORED).write_bytes(result.model_dump_json(indent=2).encode())
-    files = [register_file(finetune.location, SCORED), *_publish_models(finetune)]
+    outputs = {SCORED: result.model_dump_json(indent=2).encode(), **given.files}
+    for name, content in outputs.items():
+        (finetune.location / name).write_bytes(content)
+    files = [*(register_file(finetune.location, name) for name in outputs), *_publish_models(finetune)]
     metrics = {
         f"{row.mode}_{row.init}_{row.fraction:g}_{row.metric}": row.value.value
         for row in result.rows
         if row.value is not None
     }
-    finetune.publish({}, files=files, metrics=metrics, counts=_counts(tables), rejected=_rejected(listed))
+    unfit = listed["mask"].to_pylist().count(UNFIT) if "mask" in listed.column_names else 0
+    rejected = rejected_counts(given, unfit)
+    finetune.publish({}, files=files, metrics=metrics, counts=_counts(tables), rejected=rejected)
 
 
-def _list(settings: FinetuneSettings, staging: Location, images: Location, manifest: Manifest) -> pa.Table:
-    work = partial(
-        _list_shard,
-        staging=staging,
-        images=images,
-        corpus=settings.phantom_truth if "segment" in settings.modes else None,
-        category=settings.segment,
-    )
-    parts = map_parts(staging, "list", work, numbered_shards(manifest, "images"))
-    listed = pa.concat_tables([read_table(staging / part["path"]) for part in parts])
-    write_table(staging / LISTED, listed)
-    return listed
-
-
-def _list_shard(
-    numbered: NumberedShard, *, staging: Location, images: Location, corpus: str | None, category: str
-) -> dict[str, Any]:
-    number, shard = numbered
-    masks = partial(phantom_masks, corpus, images) if corpus is not None else None
-    path = f"listed/part-{number:05d}.parquet"
-    write_table(staging / path, list_images(images, shard, number, category=category, masks=masks))
-    return {"path": path}
-
-
-def _tables(settings: FinetuneSettings, images: Location, listed: pa.Table) -> dict[str, Labelled]:
-    ontology, tables = load_ontology(), {}
-    if settings.phantom_truth is not None:
-        check_corpus(Path(settings.phantom_truth), images, listed)
+def _tables(settings: FinetuneSettings, listed: pa.Table, truth: Truth) -> dict[str, Labelled]:
+    tables = {}
     if settings.classifies:
-        if settings.phantom_truth is not None:
-            truth, names = drawn_truth(Path(settings.phantom_truth), images)
-        else:
-            assert settings.findings is not None
-            silent = ABSENT if settings.silent == "absent" else UNKNOWN
-            truth, names = stated_truth(run_folder(settings.findings), ontology, silent=silent)
-        candidates = list(settings.labels) or sorted(names)
-        labelled = from_truth(listed, candidates, truth, ontology)
+        labelled = from_truth(listed, settings.labels or truth.categories, truth)
         if not settings.labels:
             labelled = only(labelled, choose_labels(labelled, settings.min_images))
         if not labelled.labels:
@@ -345,17 +293,14 @@ def _tables(settings: FinetuneSettings, images: Location, listed: pa.Table) -> d
             )
         tables[CLASSIFY] = labelled
     if "segment" in settings.modes:
-        if not any(state != UNKNOWN for state in listed["mask"].to_pylist()):
-            raise not_of_this_corpus()
         tables[SEGMENT] = from_masks(listed, settings.segment)
     for labelled in tables.values():
         check_splits(labelled)
     return tables
 
 
-def _facts(settings: FinetuneSettings, tables: dict[str, Labelled], listed: pa.Table) -> dict[str, Any]:
-    source = "drawn by the phantom generator" if settings.phantom_truth is not None else "stated in the reports"
-    facts: dict[str, Any] = {"truth": source, "images": listed.num_rows}
+def _facts(given: Given, tables: dict[str, Labelled], listed: pa.Table) -> dict[str, Any]:
+    facts: dict[str, Any] = {**given.facts, "images": listed.num_rows}
     for name, labelled in tables.items():
         facts[name.removesuffix(".parquet")] = {
             "labels": list(labelled.labels),
@@ -370,11 +315,6 @@ def _counts(tables: dict[str, Labelled]) -> dict[str, int]:
         for name, labelled in tables.items()
         for split in ("train", "validation", "test")
     }
-
-
-def _rejected(listed: pa.Table) -> dict[str, int]:
-    unfit = listed["mask"].to_pylist().count(UNFIT) if "mask" in listed.column_names else 0
-    return {ErrorCode.MASK_UNFIT: unfit} if unfit else {}
 
 
 def _publish_models(finetune: Run) -> Iterable[Shard]:

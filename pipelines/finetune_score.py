@@ -33,7 +33,8 @@ from medfilip.transfer.results import (
 )
 from medfilip.transfer.settings import Init, ProbeSettings
 from medfilip.transfer.towers import stored_tower_hash
-from pipelines.ray_finetune import CLASSIFY, SCORES, SEGMENT, EmbedPart, embed_shard, read_table
+from pipelines.finetune_data import read_table
+from pipelines.ray_finetune import CLASSIFY, SCORES, SEGMENT, EmbedPart, embed_shard
 from pipelines.runtime import Progress, map_parts
 from pipelines.sentences import numbered_shards
 

@@ -10,6 +10,7 @@ from typing import Any
 from medfilip.core.ids import hash64
 from medfilip.evaluation.examples import Example, choose
 from medfilip.evaluation.grounding import Box, Pointed, point
+from medfilip.evaluation.study_truth import studies_of_reports
 from medfilip.imaging.preprocess import png_decode, to_model
 from medfilip.model.heat_map import MapMethod
 from medfilip.phantom.corpus import PhantomTruth
@@ -18,7 +19,6 @@ from medfilip.storage.manifest import read_manifest
 from medfilip.storage.run import Run
 from medfilip.storage.schemas import IMAGES
 from medfilip.storage.shards import read_shard
-from medfilip.transfer.labelled import studies_of_reports
 from pipelines.embedding import diagnoser_of
 from pipelines.runtime import RaySettings, map_parts
 from pipelines.sentences import NumberedShard, numbered_shards

@@ -124,40 +124,51 @@ class ImageIngester:
         study = listed["study_id"] or image.study_uid
         if options.excluded & {patient, study, image.patient_id, image.study_uid}:
             raise MedfilipError(ErrorCode.EXCLUDED, "The image is on the list of excluded ids.")
-        pixels = to_store(image.pixels, options.store_size)
-        height, width = image.pixels.shape
         own = pseudonym(options.key, "image", image.sop_uid) if image.sop_uid else image_id
         return {
             "image_id": own,
             "study_id": pseudonym(options.key, "study", study or image_id),
             "patient_id": pseudonym(options.key, "patient", patient or study or image_id),
-            "view": image.view,
-            "view_source": image.view_source,
-            "view_position": image.view_position,
-            "quality": list(image.quality),
-            "pixels": png_encode(pixels),
-            "height": pixels.shape[0],
-            "width": pixels.shape[1],
-            "bits": pixels.dtype.itemsize * 8,
-            "spacing_mm": image.spacing_mm * height / pixels.shape[0] if image.spacing_mm else None,
-            "source_height": height,
-            "source_width": width,
-            "source_photometric": image.photometric,
-            "source_transfer_syntax": image.transfer_syntax,
-            "pixel_hash": image.pixel_hash,
-            **(_characteristics(listed, image) if options.keep_characteristics else {}),
+            **stored_columns(image, options.store_size),
+            **(
+                characteristics(listed["sex"] or image.sex, listed["age"] or image.age)
+                if options.keep_characteristics
+                else {}
+            ),
             "source": options.source or listed["source"] or ("dicom" if image.sop_uid else "image"),
             "split": _split(listed["split"]),
         }
+
+
+def stored_columns(image: Radiograph, store_size: int) -> dict[str, Any]:
+    """Return the columns of ``images`` that follow from the file alone, pixels shrunk to ``store_size``."""
+    pixels = to_store(image.pixels, store_size)
+    height, width = image.pixels.shape
+    return {
+        "view": image.view,
+        "view_source": image.view_source,
+        "view_position": image.view_position,
+        "quality": list(image.quality),
+        "pixels": png_encode(pixels),
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "bits": pixels.dtype.itemsize * 8,
+        "spacing_mm": image.spacing_mm * height / pixels.shape[0] if image.spacing_mm else None,
+        "source_height": height,
+        "source_width": width,
+        "source_photometric": image.photometric,
+        "source_transfer_syntax": image.transfer_syntax,
+        "pixel_hash": image.pixel_hash,
+    }
 
 
 def _index_row(row: dict[str, Any]) -> IndexRow:
     return IndexRow(row["image_id"], row["patient_id"], row["study_id"], row["pixel_hash"], row["split"])
 
 
-def _characteristics(listed: dict[str, Any], image: Radiograph) -> dict[str, Any]:
-    sex = (listed["sex"] or image.sex or "").strip().lower()
-    return {"sex": _SEXES.get(sex), "age_years": age_years(listed["age"] or image.age)}
+def characteristics(sex: str | None, age: str | None) -> dict[str, Any]:
+    """Return the columns ``sex`` and ``age_years``, from what a table or a header says."""
+    return {"sex": _SEXES.get((sex or "").strip().lower()), "age_years": age_years(age)}
 
 
 def age_years(text: str | None) -> int | None:

@@ -7,16 +7,11 @@ each begins with the latest state of its own, if there is one, and ends with a r
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.numpy
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict
@@ -29,19 +24,20 @@ from medfilip.model.locate import local_copy
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Shard, read_manifest
 from medfilip.storage.schemas import IMAGES
-from medfilip.storage.shards import decode_table, read_shard
+from medfilip.storage.shards import read_shard
 from medfilip.training.images import ShardedImages, preprocessing
 from medfilip.transfer.cells import Cell, Material, Tuned, cut_of, tune
-from medfilip.transfer.labelled import Labelled, studies_of_reports
-from medfilip.transfer.masks import ModelMasks, PhantomMasks
+from medfilip.transfer.labelled import Labelled
+from medfilip.transfer.masks import ModelMasks
 from medfilip.transfer.probe import features, kind_of
 from medfilip.transfer.saved import SavedConfig, saved_files
 from medfilip.transfer.settings import Init, TuneSettings
 from medfilip.transfer.towers import Start, start, weights_hash
-from pipelines.ray_train import HIDDEN_GPUS, SAME_EVERYWHERE, Placement, take_device
-from pipelines.runtime import Progress, task_error
+from pipelines.finetune_data import LISTED, MaskPlace, read_table
+from pipelines.ray_group import GroupReporter, Placement, run_group, take_device, told
+from pipelines.runtime import Progress
 
-CLASSIFY, SEGMENT, LISTED = "classify.parquet", "segment.parquet", "listed.parquet"
+CLASSIFY, SEGMENT = "classify.parquet", "segment.parquet"
 RECORDS, SCORES, MODELS = "records/tune", "scores", "models"
 _EMBEDDED_AT_ONCE = 64
 
@@ -56,7 +52,7 @@ class TuneTask(BaseModel):
     staging
         Where tables lie, and records, scores and models are written.
     masks
-        Phantom corpus with masks, for segmentation.
+        Where masks lie, for segmentation.
     category
         What is segmented.
     """
@@ -68,7 +64,7 @@ class TuneTask(BaseModel):
     images: str
     checkpoint: str
     init_from: str | None
-    masks: str | None
+    masks: MaskPlace | None
     category: str
     cells: tuple[Cell, ...]
     tune: TuneSettings
@@ -86,24 +82,6 @@ class EmbedPart(NamedTuple):
     seed: int
     number: int
     shard: Shard
-
-
-def read_table(location: Location) -> pa.Table:
-    """Read a table that `write_table` wrote."""
-    return decode_table(location.read_bytes(), location)
-
-
-def write_table(location: Location, table: pa.Table) -> None:
-    """Write an intermediate table."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    location.write_bytes(sink.getvalue().to_pybytes())
-
-
-def phantom_masks(corpus: str, images: Location, listed: pa.Table) -> PhantomMasks:
-    """Return the masks of a phantom corpus for the listed images of an ingest run."""
-    studies = {study: report for report, study in studies_of_reports(images).items()}
-    return PhantomMasks.of(Path(corpus), studies, listed)
 
 
 def embed_shard(
@@ -147,32 +125,10 @@ def tune_cells(task: TuneTask, placement: Placement, show: Progress) -> None:
     MedfilipError
         What a cell failed with.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
     if {cell.name for cell in task.cells} <= task.done():
         return
-    placement.storage.make_dir()
-    trainer = TorchTrainer(
-        tune_worker,
-        train_loop_config=task.model_dump(mode="json"),
-        scaling_config=ScalingConfig(num_workers=placement.workers, use_gpu=placement.gpus),
-        run_config=RunConfig(
-            name=task.run,
-            storage_path=placement.storage.path,
-            storage_filesystem=placement.storage.filesystem,
-            failure_config=FailureConfig(max_failures=placement.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=placement.keep_checkpoints),
-            worker_runtime_env=HIDDEN_GPUS if placement.hide_gpus and not placement.gpus else None,
-        ),
-    )
-    try:
-        with show("tune", "cells", len(task.cells), lambda: len(task.done())):
-            ended: dict[str, Any] = trainer.fit().return_value or {}
-    except Exception as error:
-        raise task_error(error) from error
-    if "code" in ended:
-        raise MedfilipError(ErrorCode(ended["code"]), ended["message"], fix=ended["fix"])
+    shown = show("tune", "cells", len(task.cells), lambda: len(task.done()))
+    run_group(tune_worker, task.model_dump(mode="json"), task.run, placement, shown)
 
 
 def tune_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -185,24 +141,23 @@ def tune_worker(config: dict[str, Any]) -> dict[str, Any]:
     """
     task, world = TuneTask.model_validate(config), World.current()
     take_device()
-    try:
+
+    def work() -> dict[str, Any]:
         # Rank 0 may write a record while another process looks: what is left is for one of them to say.
         done = _of_rank_0(sorted(task.done()), world)
         for cell in task.cells:
             if cell.name not in done:
                 _tune_cell(cell, task, world)
-    except MedfilipError as error:
-        if error.code not in SAME_EVERYWHERE:
-            raise
-        return {"code": str(error.code), "message": error.message, "fix": error.fix}
-    return {}
+        return {}
+
+    return told(work)
 
 
 def _tune_cell(cell: Cell, task: TuneTask, world: World) -> None:
     staging = Location.parse(task.staging)
     with tempfile.TemporaryDirectory() as workdir:
         material = _material(task, segment=cell.mode == "segment")
-        found = tune(cell, material, world, CellReporter(Path(workdir)), Path(workdir))
+        found = tune(cell, material, world, GroupReporter(Path(workdir)), Path(workdir))
     if world.rank != 0:
         return
     scores = {"scores": found.scores}
@@ -238,8 +193,7 @@ def _material(task: TuneTask, *, segment: bool) -> Material:
     if segment:
         assert task.masks is not None
         listed = read_table(staging / LISTED)
-        source = phantom_masks(task.masks, images, listed)
-        masks = ModelMasks(source, task.category, listed, size)
+        masks = ModelMasks(task.masks.source(images, listed), task.category, listed, size)
     cache_mb = task.tune.image_cache_mb
     return Material(
         checkpoint=checkpoint,
@@ -249,40 +203,6 @@ def _material(task: TuneTask, *, segment: bool) -> Material:
         tune=task.tune,
         mask=masks,
     )
-
-
-class CellReporter:
-    """Hands states to Ray Train, and the latest one back after a restart.
-
-    Parameters
-    ----------
-    workdir
-        Local folder that ends with the cell.
-    """
-
-    def __init__(self, workdir: Path) -> None:
-        self._workdir = workdir
-        self._stored: Path | None = None
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take numbers between reports; there are none."""
-
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
-        """Report from every rank, as Ray Train's barrier asks; rank 0 brings the state."""
-        import ray.train
-
-        stored = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint is not None else None
-        ray.train.report(dict(metrics), checkpoint=stored)
-        if self._stored is not None and self._stored != checkpoint:
-            shutil.rmtree(self._stored, ignore_errors=True)
-        self._stored = checkpoint
-
-    def latest_checkpoint(self) -> Path | None:
-        """Copy the latest committed state to this machine; it may be another cell's."""
-        import ray.train
-
-        latest = ray.train.get_checkpoint()
-        return Path(latest.to_directory(os.fspath(self._workdir / "resumed"))) if latest is not None else None
 
 
 def _of_rank_0(names: list[str], world: World) -> list[str]:

@@ -6,8 +6,6 @@ The training itself is `medfilip.training`, which knows nothing of Ray.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,22 +24,11 @@ from medfilip.training.loop import fit
 from medfilip.training.settings import TrainSettings
 from medfilip.training.sources import load_pairs, load_split
 from medfilip.training.validation import CATEGORIES, zero_shot_metrics
+from pipelines.ray_group import HIDDEN_GPUS, GroupReporter, Placement, run_group, take_device, told
 from pipelines.runtime import Progress, no_progress, task_error
 
 if TYPE_CHECKING:
     import ray.train
-
-# Every worker runs into these at the same step, and would again: they are returned, because Ray Train starts the
-# workers of any error that is raised anew, as often as it survives the death of one.
-SAME_EVERYWHERE = frozenset(
-    {
-        ErrorCode.CONFIG_INVALID,
-        ErrorCode.NO_TRAINING_PAIRS,
-        ErrorCode.SCHEMA_VERSION_MISMATCH,
-        ErrorCode.TRAINING_DIVERGED,
-    }
-)
-HIDDEN_GPUS = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 class TrainTask(BaseModel):
@@ -85,31 +72,6 @@ class TrainTask(BaseModel):
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where and how stubbornly a run is trained.
-
-    Attributes
-    ----------
-    workers
-        Processes, or the least and the most of them.
-    gpus
-        Whether each has a GPU.
-    validation_gpu
-        Whether there is one more for validation.
-    hide_gpus
-        Whether there are GPUs that processes without one must not take.
-    """
-
-    workers: int | tuple[int, int]
-    gpus: bool
-    validation_gpu: bool
-    hide_gpus: bool
-    max_failures: int
-    storage: Location
-    keep_checkpoints: int
-
-
-@dataclass(frozen=True)
 class Trained:
     """The end of a training run.
 
@@ -128,13 +90,6 @@ class Trained:
     workers: int
 
 
-def cluster_resources() -> dict[str, float]:
-    """Return the logical resources of the connected cluster."""
-    import ray
-
-    return dict(ray.cluster_resources())
-
-
 def train(task: TrainTask, placement: Placement, show: Progress = no_progress) -> Trained:
     """Run Ray Train to the end; a second call for the same run and storage resumes.
 
@@ -145,16 +100,9 @@ def train(task: TrainTask, placement: Placement, show: Progress = no_progress) -
     MedfilipError
         What the training failed with, told without text of its input.
     """
-    storage = placement.storage
-    storage.make_dir()
-    try:
-        with show("train", "epochs", task.train.epochs, task.epochs_done):
-            result = _trainer(task, placement).fit()
-    except Exception as error:
-        raise task_error(error) from error
-    ended: dict[str, Any] = result.return_value or {}
-    if "code" in ended:
-        raise MedfilipError(ErrorCode(ended["code"]), ended["message"], fix=ended["fix"])
+    shown = show("train", "epochs", task.train.epochs, task.epochs_done)
+    config = task.model_dump(mode="json")
+    result = run_group(train_worker, config, task.run, placement, shown, _validation(task, placement))
     if result.checkpoint is None:
         raise MedfilipError(
             ErrorCode.INTERNAL, "The training ended without a checkpoint.", fix="Run with --debug to see where."
@@ -165,36 +113,20 @@ def train(task: TrainTask, placement: Placement, show: Progress = no_progress) -
         # Ray Train goes on without a validation that failed; here its error is wanted, or its numbers after all.
         metrics = metrics if CATEGORIES in metrics else _validate_again(task, placement, result.checkpoint)
         found = {name: float(value) for name, value in metrics.items() if name.startswith("zero_shot_")}
-    return Trained(Location(storage.scheme, result.checkpoint.path), found, int(ended["workers"]))
+    ended: dict[str, Any] = result.return_value or {}
+    return Trained(Location(placement.storage.scheme, result.checkpoint.path), found, int(ended["workers"]))
 
 
-def _trainer(task: TrainTask, placement: Placement) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, ValidationConfig
+def _validation(task: TrainTask, placement: Placement) -> Any:
+    from ray.train import ValidationConfig
     from ray.train import ValidationTaskConfig as TaskConfig
-    from ray.train.torch import TorchTrainer
 
-    config = task.model_dump(mode="json")
-    hidden = placement.hide_gpus and not placement.gpus
-    return TorchTrainer(
-        train_worker,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(num_workers=placement.workers, use_gpu=placement.gpus),
-        run_config=RunConfig(
-            # Ray resumes by name: the run id makes a resumed run find its own checkpoints and no other's.
-            name=task.run,
-            storage_path=placement.storage.path,
-            storage_filesystem=placement.storage.filesystem,
-            failure_config=FailureConfig(max_failures=placement.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=placement.keep_checkpoints),
-            worker_runtime_env=HIDDEN_GPUS if hidden else None,
-        ),
-        validation_config=ValidationConfig(
-            fn=validate_checkpoint,
-            task_config=TaskConfig(fn_kwargs={"task": config}),
-            ray_remote_kwargs=_validation_resources(placement),
-        )
-        if task.validate_every
-        else None,
+    if not task.validate_every:
+        return None
+    return ValidationConfig(
+        fn=validate_checkpoint,
+        task_config=TaskConfig(fn_kwargs={"task": task.model_dump(mode="json")}),
+        ray_remote_kwargs=_validation_resources(placement),
     )
 
 
@@ -226,35 +158,23 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """
     task, world = TrainTask.model_validate(config), World.current()
     take_device()
-    ontology, knowledge = load_ontology(), load_knowledge()
-    try:
+
+    def work() -> dict[str, Any]:
         data = load_pairs(
             task.pairs,
             task.images,
             task.train,
-            ontology=ontology,
-            knowledge=knowledge,
+            ontology=load_ontology(),
+            knowledge=load_knowledge(),
             synthetic=task.synthetic,
         )
         with tempfile.TemporaryDirectory() as workdir:
             reporter = RayReporter(task, world, Path(workdir))
             fit(task.train, data, world, reporter, Path(workdir))
             reporter.close()
-    except MedfilipError as error:
-        if error.code not in SAME_EVERYWHERE:
-            raise
-        return {"code": str(error.code), "message": error.message, "fix": error.fix}
-    return {"workers": world.size}
+        return {"workers": world.size}
 
-
-def take_device() -> None:
-    """Make the GPU that Ray Train gave this worker the current one: its neighbours see the same GPUs."""
-    import torch
-    from ray.train.torch import get_device
-
-    device = get_device()
-    if isinstance(device, torch.device) and device.type == "cuda":
-        torch.cuda.set_device(device)
+    return told(work)
 
 
 def validate_checkpoint(checkpoint: ray.train.Checkpoint, *, task: dict[str, Any]) -> dict[str, float]:
@@ -279,8 +199,8 @@ def validate_checkpoint(checkpoint: ray.train.Checkpoint, *, task: dict[str, Any
     return found
 
 
-class RayReporter:
-    """Hands metrics and checkpoints to Ray Train, and the latest checkpoint back after a restart.
+class RayReporter(GroupReporter):
+    """Logs what it is told beside what it hands to Ray Train.
 
     Parameters
     ----------
@@ -291,10 +211,10 @@ class RayReporter:
     """
 
     def __init__(self, task: TrainTask, world: World, workdir: Path) -> None:
-        self._task, self._workdir = task, workdir
+        super().__init__(workdir)
+        self._task = task
         self._log: NumberLog = task.log("train", workdir) if world.rank == 0 else ManyLogs([])
         self._reports = 0
-        self._stored: Path | None = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the numbers of some steps."""
@@ -302,30 +222,16 @@ class RayReporter:
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         """Report from every rank, as Ray Train's barrier asks; rank 0 brings the checkpoint."""
-        import ray.train
-
         self._reports += 1
         if checkpoint is not None:
             self._log.write(int(metrics["step"]), metrics, "report")
             # Before the checkpoint: what is told of steps that a resumed run does not repeat must not be lost.
             self._log.flush()
-        stored = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint is not None else None
-        validated = stored is not None and self._is_validated(metrics)
-        ray.train.report(dict(metrics), checkpoint=stored, validation=validated)
+        self._report(metrics, checkpoint, validation=checkpoint is not None and self._is_validated(metrics))
         if checkpoint is not None:
             progress = {"epoch": metrics["epoch"]}
             Location.parse(self._task.progress).write_bytes(json.dumps(progress).encode())
-        # It is in the storage now; the latest stays, because the end of the training looks at it again.
-        if self._stored is not None and self._stored != checkpoint:
-            shutil.rmtree(self._stored, ignore_errors=True)
-        self._stored = checkpoint
-
-    def latest_checkpoint(self) -> Path | None:
-        """Copy the latest committed checkpoint to this machine."""
-        import ray.train
-
-        latest = ray.train.get_checkpoint()
-        return Path(latest.to_directory(os.fspath(self._workdir / "resumed"))) if latest is not None else None
+        self._forget_all_but(checkpoint)
 
     def close(self) -> None:
         """End the logs."""

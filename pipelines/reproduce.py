@@ -15,10 +15,10 @@ from pathlib import Path
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_bytes
 from medfilip.core.settings import load_settings
+from medfilip.evaluation.study_truth import Corpus
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipelines.job import JOBS, Outcome, code_fingerprint
-from pipelines.study_truth import Corpus
 
 _SETTING = {"truth": "phantom_truth"}
 """Inputs that a setting of another name gives."""

@@ -54,7 +54,7 @@ class EncoderService:
         answers: list[FloatArray | Refused] = [wrong] * len(images)
         fitting = [at for at, image in enumerate(images) if image.shape == (1, size, size)]
         if fitting:
-            embedded = refusing(lambda: self._diagnoser.encode_views(np.stack([images[at] for at in fitting])))
+            embedded = refusing(lambda: self._diagnoser.image_features(np.stack([images[at] for at in fitting])))
             for row, at in enumerate(fitting):
                 answers[at] = embedded if isinstance(embedded, Refused) else embedded[row]
         return answers
@@ -68,7 +68,7 @@ class EncoderService:
         return refusing(
             lambda: Embedded(
                 self._diagnoser.fingerprint,
-                self._diagnoser.join_views(np.stack(views))[0] if len(views) else None,
+                self._diagnoser.join(np.stack(views), np.zeros(len(views), np.int64))[0] if len(views) else None,
                 self._diagnoser.encode_texts(texts),
             )
         )

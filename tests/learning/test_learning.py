@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from medfilip.evaluation.metrics import auroc
+from medfilip.knowledge.wordings import ABSENT_WORDINGS, PRESENT_WORDINGS
 from medfilip.model.diagnoser import Diagnoser
 from medfilip.model.distributed import World
 from medfilip.training.loop import build_model, fit
@@ -25,6 +26,23 @@ def test_negation_is_learned_for_a_category_no_report_mentions():
     cosine = embedded @ embedded.T
     assert cosine[0, 1] < 0 < 0.4 < cosine[1, 2]
     assert all(torch.equal(a, b) for a, b in zip(before, model.image.parameters(), strict=True))
+
+
+def test_wordings_that_no_training_text_has_are_learned_on_either_side():
+    chosen, data = settings(text_warmup=300, text_warmup_batch=72), train_data()
+    model = build_model(chosen, data, World())
+    warm_up_texts(model, data, Task.of(chosen, data.ontology), chosen)
+    names = [one.label for one in data.ontology.categories.values()]
+
+    def told(form):
+        with torch.no_grad():
+            return model.encode_text([form.format(name) for name in names])
+
+    axis = told("{}") - told("no {}")
+    for form in (*PRESENT_WORDINGS, "{} is seen on the frontal view"):
+        assert ((told(form) * axis).sum(dim=1) > 0).float().mean() > 0.9, form
+    for form in (*ABSENT_WORDINGS, "a chest radiograph without {}", "{} is not seen on the frontal view"):
+        assert ((told(form) * axis).sum(dim=1) < 0).float().mean() > 0.9, form
 
 
 def test_a_small_corpus_is_learned_and_negation_with_it(tmp_path):

@@ -11,6 +11,9 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.model.checkpoint import load_checkpoint
 from medfilip.phantom.corpus import write_corpus
 from medfilip.phantom.study import StudyOptions
+from medfilip.storage.location import Location
+from medfilip.storage.manifest import read_manifest
+from medfilip.storage.shards import read_dataset
 from tests.ray.conftest import Ran, run_job
 
 STUDIES = 90
@@ -20,7 +23,9 @@ STUDIES = 90
 def studies(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Settings that name a corpus most of which is validation data."""
     folder, root = tmp_path_factory.mktemp("phantoms"), tmp_path_factory.mktemp("runs")
-    options = StudyOptions(size=96, categories=("pleural_effusion", "cardiomegaly", "edema"), prevalence=0.5)
+    options = StudyOptions(
+        size=96, categories=("pleural_effusion", "cardiomegaly", "edema"), prevalence=0.5, lateral=0.5
+    )
     write_corpus(folder, STUDIES, seed=8, options=options)
     splits = ("split.train=0.0", "split.validation=0.7", "split.test=0.3")
     given = (f"reports={folder}", f"images={folder}/images", "keep_report_ids=true", "store_size=64", *splits)
@@ -62,6 +67,24 @@ def test_strangers_are_counted_even_if_they_cannot_be_read(
     found = json.loads((Path(evaluated.location) / "report.json").read_text())["diagnosis"]["familiarity"]
     assert found["strangers"] == 1 and sum(found["refused"].values()) == 1
     assert found["test_images"] == evaluated.manifest.counts["test_images"]
+
+
+def test_a_study_of_two_images_counts_once_where_studies_are_asked_for(
+    studies: tuple[str, ...], tiny_checkpoint: Path
+) -> None:
+    ingest = Location.parse(next(item for item in studies if item.startswith("images=")).removeprefix("images="))
+    listed = read_dataset(ingest, read_manifest(ingest), "images", ["study_id", "view", "split"]).to_pylist()
+    test = [row for row in listed if row["split"] == "test"]
+    found = {}
+    for unit in ("image", "study"):
+        given = (f"checkpoint={tiny_checkpoint}", *studies, "parts=[]", "resamples=20", f"unit={unit}")
+        evaluated = run_job("evaluate", *given)
+        found[unit] = json.loads((Path(evaluated.location) / "report.json").read_text())["diagnosis"]
+        counted = evaluated.manifest.counts["test_studies" if unit == "study" else "test_images"]
+        assert found[unit]["unit"] == unit and found[unit]["zero_shot"]["images"] == counted
+    assert found["image"]["zero_shot"]["images"] == len(test)
+    assert found["study"]["zero_shot"]["images"] == len({row["study_id"] for row in test}) < len(test)
+    assert found["study"]["zero_shot"]["patients"] == found["image"]["zero_shot"]["patients"]
 
 
 def test_too_few_studies_are_told(studies: tuple[str, ...], tiny_checkpoint: Path) -> None:

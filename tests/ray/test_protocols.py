@@ -52,7 +52,11 @@ def test_every_protocol_runs_on_its_layout(
         assert (label["positives"], label["negatives"]) == ((test_NL[:, at] == 1).sum(), (test_NL[:, at] == 0).sum())
         assert ("pnc_auroc" not in label["metrics"]) == (label["positives"] == 0 or label["negatives"] == 0)
     assert any("pnc_auroc" in label["metrics"] for label in numbers["diagnosis"]["zero_shot"]["labels"])
+    check_parts(name, numbers["diagnosis"])
+    card = (ran.location / "model_card.md").read_bytes().decode()
+    assert f"Truth: the labels of {table.protocol.title}" in card and "Not measured: heat maps" in card
     page = (ran.location / "report.html").read_bytes().decode()
+    assert "Wording of the prompts" in page and "heat maps: the protocol reads no boxes" in page
     assert "Synthetic data" in page and "not pinned" in page
     assert not re.search(r"(?:src|href)=[\"'](?!#)|url\((?![\"']?#)|@import", page)
     assert json.loads(lock.read_text())["split_fingerprint"] == record["record"]["split_fingerprint"]
@@ -61,6 +65,15 @@ def test_every_protocol_runs_on_its_layout(
         f"root={tmp_path}", "resamples=20", "allow_partial=true", f"lock={lock}",
     )  # fmt: skip
     assert again.already_finished and again.location == str(ran.location)
+
+
+def check_parts(name: str, diagnosis: dict[str, Any]) -> None:
+    """A protocol's page has what any other has, and says what its labels do not allow."""
+    assert diagnosis["robustness"]["styles"] and not diagnosis["fine_grained"]
+    assert {"fine_grained", "heat_maps"} <= set(diagnosis["not_measured"])
+    several = load_protocol(name).task == "multi_label"
+    assert bool(diagnosis["retrieval"]) == several == ("retrieval" not in diagnosis["not_measured"])
+    assert bool(diagnosis["subgroups"]) == ("subgroups" not in diagnosis["not_measured"])
 
 
 def _numbers(value: Any) -> list[float]:
@@ -82,7 +95,7 @@ def test_many_parts_give_the_numbers_of_one(
         return labels
 
     one = numbers(tmp_path / "one")
-    monkeypatch.setattr("pipelines.evaluate_protocol._IMAGES_PER_PART", 7)
+    monkeypatch.setattr("pipelines.protocol_images.IMAGES_PER_PART", 7)
     for first, second in zip(one, numbers(tmp_path / "many"), strict=True):
         # The size of a batch changes the last digits of an embedding, and so those of a probability.
         assert _numbers(first) == pytest.approx(_numbers(second), abs=1e-5)

@@ -16,6 +16,7 @@ from medfilip.model.checkpoint import Versions
 
 CARD = "model_card.md"
 _WEAK = 0.7
+_UNITS = {"image": "images", "study": "studies"}
 _SHOWN: tuple[Metric, ...] = ("pos_auroc", "pnc_auroc", "sensitivity", "specificity", "ece")
 
 
@@ -51,7 +52,8 @@ def _lines(
     yield f"\nOntology {versions.ontology}, knowledge {versions.knowledge}, attributes {versions.injection}."
     if versions.unseen:
         yield f"Kept out of training: {', '.join(versions.unseen)}."
-    yield f"\n## Measured\n\nTruth: {truth}. {zero_shot.images} test images of {zero_shot.patients} patients; "
+    yield f"\n## Measured\n\nTruth: {truth}. "
+    yield f"{zero_shot.images} test {_UNITS[diagnosis.unit]} of {zero_shot.patients} patients; "
     yield f"95 % intervals over {zero_shot.resamples} resamples of patients.\n"
     yield "| label | with | without | AUROC POS | AUROC PNC | sensitivity | specificity | ECE |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -104,6 +106,8 @@ def _limits(diagnosis: DiagnosisResult, versions: Versions) -> Iterator[str]:
         yield f"- Not reliably told (the interval of the PNC AUROC reaches below {_WEAK}): {', '.join(weak)}."
     if zero_shot.skipped:
         yield f"- Not measured, for want of images with or without them: {', '.join(zero_shot.skipped)}."
+    for part, reason in diagnosis.not_measured.items():
+        yield f"- Not measured: {part.replace('_', ' ')}, since {reason}."
     robustness = diagnosis.robustness
     if robustness is not None and robustness.pnc_spread is not None:
         worst = min(robustness.styles, key=lambda item: item.pnc_auroc.value if item.pnc_auroc else 1.0)

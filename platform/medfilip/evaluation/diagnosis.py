@@ -8,7 +8,7 @@ Legend of tensor names: N images, L labels, D joint dimension.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.evaluation.embedded import EmbeddedImages, Options
+from medfilip.evaluation.embedded import EmbeddedImages, Options, Unit
 from medfilip.evaluation.familiarity import FamiliarityResult
 from medfilip.evaluation.fine_grained import SlotResult, evaluate_fine_grained
 from medfilip.evaluation.grounding import GroundingResult
@@ -40,14 +40,19 @@ class DiagnosisResult(BaseModel):
 
     Attributes
     ----------
+    unit
+        What counts once: what is called images in all parts are studies where it is a study.
     single_label
         The choice of one label, over the test images that have exactly one of them.
     unseen, unseen_described
         Categories that were kept out of training, asked for by name and attributes, and by attributes alone.
+    not_measured
+        Part that was asked for → why there is nothing of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    unit: Unit = "image"
     zero_shot: ZeroShotResult
     single_label: SingleLabelResult | None = None
     unseen: ZeroShotResult | None = None
@@ -58,6 +63,17 @@ class DiagnosisResult(BaseModel):
     subgroups: tuple[SubgroupResult, ...] = ()
     familiarity: FamiliarityResult | None = None
     grounding: GroundingResult | None = None
+    not_measured: dict[str, str] = {}
+
+
+_EMPTY = {
+    "fine_grained": "too few findings with a known side, severity or site",
+    "retrieval": "too few studies state anything",
+    "subgroups": "nothing tells two groups apart that have enough images each",
+}
+"""Why a part can come out empty."""
+_FIELDS = {"prompts": "robustness"}
+"""Where a part has another name in the result."""
 
 
 def evaluate_diagnosis(
@@ -76,20 +92,25 @@ def evaluate_diagnosis(
     seen = tuple(label for label in labels if label not in unseen)
     run = _Run(diagnoser, images, test, truth, knowledge, options)
     main = seen or unseen
-    found: dict[str, object] = {"zero_shot": run.zero_shot(main)}
+    found: dict[str, object] = {"unit": images.unit, "zero_shot": run.zero_shot(main)}
     if options.exclusive:
         found["single_label"] = run.single_label(labels)
     if unseen and seen:
         found["unseen"] = run.zero_shot(unseen)
         found["unseen_described"] = run.described(unseen)
-    if "prompts" in options.parts:
-        found["robustness"] = run.robustness(main)
-    if "fine_grained" in options.parts:
-        found["fine_grained"] = run.fine_grained(labels)
-    if "retrieval" in options.parts:
-        found["retrieval"] = run.retrieval()
-    if "subgroups" in options.parts:
-        found["subgroups"] = run.subgroups(main)
+    measured: dict[str, Callable[[], object]] = {
+        "prompts": lambda: run.robustness(main),
+        "fine_grained": lambda: run.fine_grained(labels),
+        "retrieval": run.retrieval,
+        "subgroups": lambda: run.subgroups(main),
+    }
+    missing = {part: why for part, why in truth.lacks.items() if part in options.parts}
+    for part in options.parts:
+        if part in measured and part not in missing:
+            found[_FIELDS.get(part, part)] = result = measured[part]()
+            if result == ():
+                missing[part] = _EMPTY[part]
+    found["not_measured"] = missing
     return DiagnosisResult.model_validate(found)
 
 
@@ -104,14 +125,18 @@ class _Run:
 
     def zero_shot(self, labels: Sequence[str]) -> ZeroShotResult:
         bank = self.diagnoser.encode_labels(labels)
-        return evaluate_zero_shot(
+        stored, chosen = self._thresholds(labels)
+        found = evaluate_zero_shot(
             self.diagnoser.score(self.test.image_ND, bank),
             self._states(self.test, labels),
             self.test.column("patient_id"),
-            thresholds=self._thresholds(labels),
+            thresholds=stored | chosen,
             resamples=self.options.resamples,
             seed=self.options.seed,
         )
+        sources = dict.fromkeys(chosen, "validation") | dict.fromkeys(stored, "checkpoint")
+        told = [item.model_copy(update={"threshold_from": sources.get(item.label, "default")}) for item in found.labels]
+        return found.model_copy(update={"labels": tuple(told)})
 
     def single_label(self, labels: Sequence[str]) -> SingleLabelResult:
         truth_NL = self._states(self.test, labels)
@@ -192,16 +217,16 @@ class _Run:
     def _styles(self, label: str) -> Mapping[str, Prompts]:
         return write_styles(label, self.knowledge, self.truth.ontology, self.diagnoser.versions.injection)
 
-    def _thresholds(self, labels: Sequence[str]) -> dict[str, float]:
-        """Take the checkpoint's operating points, else what is best on the validation split; 0.5 where neither is."""
+    def _thresholds(self, labels: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the checkpoint's operating points, and for other labels what is best on the validation split."""
         points = self.diagnoser.calibration.operating_points
         stored = {label: points[label].threshold for label in labels if label in points}
         labels = [label for label in labels if label not in stored]
         validation = self.images.of_split("validation")
         if not len(validation) or not labels:
-            return stored
+            return stored, {}
         scores = self.diagnoser.score(validation.image_ND, self.diagnoser.encode_labels(labels))
-        return stored | choose_thresholds(scores, self._states(validation, labels))
+        return stored, choose_thresholds(scores, self._states(validation, labels))
 
 
 def _labels(test: EmbeddedImages, truth: Truth, options: Options) -> tuple[str, ...]:

@@ -5,31 +5,59 @@ Legend of tensor names: N images, D joint dimension.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from medfilip.model.diagnoser import FloatArray
+from medfilip.model.diagnoser import Diagnoser, FloatArray
 
 Part = Literal["prompts", "fine_grained", "retrieval", "subgroups", "heat_maps"]
 PARTS: tuple[Part, ...] = get_args(Part)
+Unit = Literal["image", "study"]
+"""What counts once: an image, or a study, whose images are pooled as a model that is trained on studies pools them."""
 IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "view", "view_position", "sex", "age_years", "source", "split")
 """What is kept of each image beside its embedding."""
 
 
+_VIEW_ORDER = ("frontal", "unknown", "lateral")
+
+
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Images as a model sees them, with `IMAGE_COLUMNS`, in a fixed order."""
+    """Images or studies as a model sees them, with `IMAGE_COLUMNS`, in a fixed order.
+
+    Attributes
+    ----------
+    image_ND
+        Of unit length.
+    facts
+        A row each; that of a study is the row of its first frontal image, or of its first one.
+    unit
+        Which of both they are.
+    """
 
     image_ND: FloatArray
     facts: pa.Table
+    unit: Unit = "image"
+
+    @classmethod
+    def of(cls, feature_ND: FloatArray, facts: pa.Table, diagnoser: Diagnoser, unit: Unit) -> EmbeddedImages:
+        """Make units of the features of images (`Diagnoser.image_features`); studies come as their first images do."""
+        if unit == "image":
+            return cls(diagnoser.join(feature_ND), facts)
+        number = {study: at for at, study in enumerate(dict.fromkeys(facts["study_id"].to_pylist()))}
+        study_N = np.array([number[study] for study in facts["study_id"].to_pylist()], np.int64)
+        rank_N = np.array([_VIEW_ORDER.index(view) for view in facts["view"].to_pylist()], np.int64)
+        order_N = np.lexsort((np.arange(len(study_N)), rank_N, study_N))
+        first_S = order_N[np.searchsorted(study_N[order_N], np.arange(len(number)))]
+        return cls(diagnoser.join(feature_ND[order_N], study_N[order_N]), facts.take(pa.array(first_S)), unit)
 
     def of_split(self, split: str) -> EmbeddedImages:
         """Select a split's images."""
         rows = np.flatnonzero(np.array(self.column("split"), dtype=object) == split)
-        return EmbeddedImages(self.image_ND[rows], self.facts.take(pa.array(rows)))
+        return replace(self, image_ND=self.image_ND[rows], facts=self.facts.take(pa.array(rows)))
 
     def column(self, name: str) -> list[str]:
         """Return a column of the images."""

@@ -1,7 +1,9 @@
 """The same question in other words: how much a zero-shot model's numbers depend on the wording of its prompts.
 
 A model that was tuned on one wording looks better than it is to whoever asks in another. Each style asks for the same
-categories; the spread of a macro metric over the styles is a metric itself.
+categories; the spread of a macro metric over the styles is a metric itself. Some styles are held out: ``caption`` and
+``seen`` put words that the text tower was shown into sentences that it was not, ``free`` denies in words it never met,
+and ``synonyms`` are names that no training text has.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from medfilip.findings.ontology import Ontology
 from medfilip.knowledge.inject import InjectionMode, canonical_texts
 from medfilip.knowledge.knowledge import Knowledge
 from medfilip.knowledge.prompts import Prompts, prompts
+from medfilip.knowledge.wordings import is_shown
 from medfilip.model.diagnoser import Diagnoser, FloatArray
 
-CANONICAL, ENSEMBLE, ATTRIBUTES = "canonical", "ensemble", "attributes"
-_SYNONYMS = 4
+CANONICAL, ENSEMBLE, ATTRIBUTES, SYNONYMS = "canonical", "ensemble", "attributes", "synonyms"
+_NAMES = 4
 
 _TEMPLATES: dict[str, tuple[str, str]] = {
     "name": ("{}", "no {}"),
@@ -30,15 +33,24 @@ _TEMPLATES: dict[str, tuple[str, str]] = {
     "impression": ("findings consistent with {}", "no evidence of {}"),
     "certain": ("{} is present", "{} is absent"),
     "seen": ("{} is seen on the frontal view", "{} is not seen on the frontal view"),
+    "free": ("the lungs show {}", "the lungs are free of {}"),
 }
+_HELD_OUT = frozenset({SYNONYMS, *(name for name, pair in _TEMPLATES.items() if not all(map(is_shown, pair)))})
 
 
 class StyleResult(BaseModel):
-    """Macro AUROC of one wording."""
+    """Macro AUROC of one wording.
+
+    Attributes
+    ----------
+    held_out
+        Whether neither training nor its warm-up shows texts worded like these.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     style: str
+    held_out: bool = False
     example: tuple[str, str]
     pos_auroc: Interval | None
     pnc_auroc: Interval | None
@@ -71,8 +83,8 @@ def write_styles(
     written = {CANONICAL: prompts(category, knowledge, ontology, mode=mode)}
     for style, (positive, negative) in _TEMPLATES.items():
         written[style] = Prompts((positive.format(name),), (negative.format(name),))
-    others = ontology.categories[category].terms[1 : 1 + _SYNONYMS] or (name,)
-    written["synonyms"] = Prompts(tuple(others), tuple(f"no {other}" for other in others))
+    others = ontology.categories[category].terms[1 : 1 + _NAMES] or (name,)
+    written[SYNONYMS] = Prompts(tuple(others), tuple(f"no {other}" for other in others))
     written[ATTRIBUTES] = described(category, knowledge, ontology)
     parts = [item for style, item in written.items() if style != CANONICAL]
     written[ENSEMBLE] = Prompts(
@@ -124,6 +136,7 @@ def evaluate_robustness(
         found.append(
             StyleResult(
                 style=style,
+                held_out=style in _HELD_OUT,
                 example=(example.positive[0], example.negative[0]),
                 pos_auroc=result.macro.get("pos_auroc"),
                 pnc_auroc=result.macro.get("pnc_auroc"),

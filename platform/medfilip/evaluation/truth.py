@@ -1,4 +1,7 @@
-"""What is true of the studies that are evaluated: what their reports state or, of phantoms, what was drawn.
+"""What is known of the labels of studies: what their reports state, or what was drawn or annotated.
+
+Evaluation, calibration and fine-tuning ask the same truth. What nobody knows is `UNKNOWN`: it is masked out of losses
+and metrics, never counted as absent.
 
 Legend of tensor names: N images, L labels.
 """
@@ -24,8 +27,8 @@ COLUMNS = ("study_id", "category", "certainty", "severity", "size", "laterality"
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Whether a phantom shows a category, and how."""
+class Shown:
+    """Whether a study shows a category, and how."""
 
     present: bool
     detail: Detail = field(default_factory=Detail)
@@ -39,32 +42,41 @@ class Truth:
     ----------
     findings
         Study → rows of its resolved findings.
-    drawn
-        Study → category → what was drawn. Where there is any it decides, and a study that is not in it is unknown.
+    shown
+        Study → category → whether it shows it, drawn by a generator or annotated. Where there is any it decides, and
+        what is not in it is unknown.
+    silent
+        What the silence of a study's findings means: `UNKNOWN`, or `ABSENT` where they list everything there is.
+    lacks
+        Part of an evaluation → why this truth has nothing to measure it by.
     """
 
     ontology: Ontology
     findings: Mapping[str, Sequence[Mapping[str, object]]]
-    drawn: Mapping[str, Mapping[str, Drawn]] = field(default_factory=dict)
+    shown: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
+    silent: int = UNKNOWN
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         rows: Iterable[Mapping[str, object]],
         ontology: Ontology,
-        drawn: Mapping[str, Mapping[str, Drawn]] | None = None,
+        shown: Mapping[str, Mapping[str, Shown]] | None = None,
+        *,
+        silent: int = UNKNOWN,
     ) -> Truth:
         """Collect rows with `COLUMNS` by study."""
         findings: dict[str, list[Mapping[str, object]]] = defaultdict(list)
         for row in rows:
             findings[str(row["study_id"])].append(row)
-        return cls(ontology, dict(findings), drawn or {})
+        return cls(ontology, dict(findings), shown or {}, silent)
 
     @property
     def categories(self) -> tuple[str, ...]:
         """Categories that anything is known about, sorted."""
-        if self.drawn:
-            return tuple(sorted({name for study in self.drawn.values() for name in study}))
+        if self.shown:
+            return tuple(sorted({name for study in self.shown.values() for name in study}))
         said = {str(row["category"]) for rows in self.findings.values() for row in rows}
         return tuple(sorted(said & set(self.ontology.categories)))
 
@@ -73,11 +85,13 @@ class Truth:
         known = self.ontology.categories.get(category)
         if known is not None and view in ("frontal", "lateral") and view not in known.views:
             return UNKNOWN
-        if self.drawn:
-            found = self.drawn.get(study, {}).get(category)
+        if self.shown:
+            found = self.shown.get(study, {}).get(category)
             return UNKNOWN if found is None else PRESENT if found.present else ABSENT
-        said = [(str(row["category"]), str(row["certainty"])) for row in self.findings.get(study, ())]
-        return category_truth(said, category, self.ontology)
+        if study not in self.findings:
+            return UNKNOWN  # no report was read of it: that is not silence
+        said = [(str(row["category"]), str(row["certainty"])) for row in self.findings[study]]
+        return category_truth(said, category, self.ontology, silent=self.silent)
 
     def states(self, studies: Sequence[str], views: Sequence[str | None], labels: Sequence[str]) -> Ints:
         """Return `state` of every image and label, int64 [N, L]."""
@@ -88,8 +102,8 @@ class Truth:
 
     def details(self, study: str) -> dict[str, Detail]:
         """Return what is known of each category that a study shows."""
-        if self.drawn:
-            return {name: item.detail for name, item in self.drawn.get(study, {}).items() if item.present}
+        if self.shown:
+            return {name: item.detail for name, item in self.shown.get(study, {}).items() if item.present}
         present: dict[str, list[Mapping[str, object]]] = defaultdict(list)
         for row in self.findings.get(study, ()):
             if row["certainty"] == Certainty.PRESENT:

@@ -50,6 +50,10 @@ its risk at 90 % coverage.
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
+ThresholdSource = Literal["checkpoint", "validation", "default"]
+"""Who chose a threshold: the checkpoint's calibration, the validation split, or nobody, which is 0.5."""
+
+
 class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +77,7 @@ class LabelResult(_Result):
     unknown: int
     basis: Basis
     threshold: float
+    threshold_from: ThresholdSource = "default"
     metrics: dict[Metric, Interval] = {}
     ece_by_chance: float | None = None
     curve: tuple[tuple[float, float], ...] = ()

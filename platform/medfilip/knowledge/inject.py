@@ -32,8 +32,9 @@ FINDING_CONTENT = ("category", "certainty", "hedge", "severity", "size", "latera
 """The slots that decide the texts of a finding."""
 
 _SIZE_WORDS = {"tiny": "tiny", "small": "small", "medium": "moderate-sized", "large": "large"}
-# Few wordings: each more of them costs a small text encoder steps before it tells a negation from a statement.
-_ABSENT_LEADS = ("no {}", "no evidence of {}")
+# Few wordings: each more of them costs a small text encoder steps before it tells a negation from a statement. Others
+# are shown before images come: `medfilip.knowledge.wordings`.
+ABSENT_LEADS = ("no {}", "no evidence of {}")
 _UNCERTAIN_LEADS = ("possible {}", "may represent {}", "suspected {}", "questionable {}")
 _HEDGED_LEADS = {Hedge.PROBABLE: "probable {}", Hedge.CANNOT_EXCLUDE: "cannot exclude {}"}
 _DENIED_AXES: tuple[Literal["density", "shape", "margin"], ...] = ("density", "shape", "margin")
@@ -152,7 +153,7 @@ def _leads(finding: Mapping[str, object], ontology: Ontology, mode: InjectionMod
     core = (_faithful_phrase if mode == "category" else finding_phrase)(finding, ontology)
     match finding["certainty"]:
         case Certainty.ABSENT:
-            forms: tuple[str, ...] = _ABSENT_LEADS
+            forms: tuple[str, ...] = ABSENT_LEADS
         case Certainty.UNCERTAIN:
             hedged = _HEDGED_LEADS.get(Hedge(str(finding["hedge"]))) if finding.get("hedge") else None
             forms = (hedged, *_UNCERTAIN_LEADS) if hedged else _UNCERTAIN_LEADS

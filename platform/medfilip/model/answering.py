@@ -97,13 +97,13 @@ class Answering:
         question, bank
             What is asked, and `bank` of it.
         view_ID
-            Output of `Diagnoser.encode_views` for the images of the study.
+            Output of `Diagnoser.image_features` for the images of the study.
         images
             What their files said.
         pixels_I1SS
             Their pixels as the model takes them; looked at for heat maps only.
         """
-        study_1D = self._diagnoser.join_views(view_ID)
+        study_1D = self._diagnoser.join(view_ID, np.zeros(len(view_ID), np.int64))
         unfamiliarity, abstentions = self._abstentions(study_1D, images)
         found = []
         for at, finding in enumerate(self._scored(study_1D, bank)):

@@ -165,24 +165,21 @@ class Diagnoser:
         """Whether prompts are written from other knowledge than the training texts were."""
         return self.versions.knowledge != self._knowledge.fingerprint
 
-    @torch.inference_mode()
     def encode_images(self, pixels_N1SS: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
         """Embed preprocessed images; [N, D], float32, unit length.
 
-        With ``study_N``, the ascending index of the study that each image belongs to, from 0 and without gaps, the
-        images of a study are pooled and there is one row a study.
+        With ``study_N``, the images of a study are pooled and there is one row a study; see `join`.
 
         Raises
         ------
         MedfilipError
-            ``REQUEST_INVALID`` if the array is not float [N, 1, S, S] of the model's size.
+            As `image_features`.
         """
-        view_ND = self.encode_views(pixels_N1SS)
-        return self.join_views(view_ND, study_N if study_N is not None else np.arange(len(view_ND)))
+        return self.join(self.image_features(pixels_N1SS), study_N)
 
     @torch.inference_mode()
-    def encode_views(self, pixels_N1SS: FloatArray) -> FloatArray:
-        """Run the image tower alone; [N, D], float32, for `join_views`.
+    def image_features(self, pixels_N1SS: FloatArray) -> FloatArray:
+        """Run the image tower over preprocessed images; [N, D], float32, of any length, for `join`.
 
         Raises
         ------
@@ -196,18 +193,25 @@ class Diagnoser:
                 f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
                 fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
             )
-        parts = [
-            _array(self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)))
-            for at in range(0, len(pixels_N1SS), _BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, self.model.config.embed_dim), np.float32)
+        parts = [np.zeros((0, self.model.config.embed_dim), np.float32)]
+        for at in range(0, len(pixels_N1SS), _BATCH):
+            parts.append(
+                _array(self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)))
+            )
+        return np.concatenate(parts)
 
     @torch.inference_mode()
-    def join_views(self, view_ND: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
-        """Pool the views of each study and normalise; one row a study, of all rows one study without ``study_N``."""
-        owner_N = np.zeros(len(view_ND), np.int64) if study_N is None else study_N
-        studies = int(owner_N[-1]) + 1 if len(owner_N) else 0
-        return _array(self.model.join(torch.from_numpy(view_ND), torch.from_numpy(owner_N), studies))
+    def join(self, feature_ND: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
+        """Bring the output of `image_features` to unit length, float32.
+
+        With ``study_N``, the ascending index of the study that each image belongs to, from 0 and without gaps, the
+        images of a study are averaged before, as in training, and there is one row a study.
+        """
+        if not len(feature_ND):
+            return feature_ND
+        owner_N = None if study_N is None else torch.from_numpy(study_N).to(self._device)
+        studies = 0 if study_N is None else int(study_N[-1]) + 1
+        return _array(self.model.join(torch.from_numpy(feature_ND).to(self._device), owner_N, studies))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""

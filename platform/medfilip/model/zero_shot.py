@@ -231,7 +231,7 @@ class ZeroShotModel:
         """
         single = not isinstance(image, list | tuple)
         parts = [
-            self.diagnoser.join_views(self.diagnoser.encode_views(batch.stacked), batch.owners)
+            self.diagnoser.join(self.diagnoser.image_features(batch.stacked), batch.owners)
             for batch in self._batches([image] if single else image)
         ]
         embedding_ND: FloatArray = np.concatenate([np.zeros((0, self.embed_dim), np.float32), *parts])
@@ -292,7 +292,7 @@ class ZeroShotModel:
         single = not isinstance(image, list | tuple)
         told = []
         for batch in self._batches([image] if single else image):
-            view_ID, pixels_I1SS, begin = self.diagnoser.encode_views(batch.stacked), batch.stacked, 0
+            view_ID, pixels_I1SS, begin = self.diagnoser.image_features(batch.stacked), batch.stacked, 0
             for images in batch.studies:
                 own = slice(begin, begin + len(images))
                 answered = self._answering.answer(question, bank, view_ID[own], images, pixels_I1SS[own])

@@ -24,6 +24,7 @@ from medfilip.findings.mirror import can_mirror, mirror_code, mirror_text
 from medfilip.findings.ontology import Ontology
 from medfilip.knowledge.inject import InjectionMode, training_texts
 from medfilip.knowledge.knowledge import Knowledge
+from medfilip.knowledge.wordings import wordings
 from medfilip.model.tokenizer import Tokens
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.tables import VIEWS
@@ -345,6 +346,7 @@ def vocabulary_texts(data: TrainData) -> list[str]:
             *training_texts(
                 {"category": category.id, "certainty": certainty}, data.knowledge, data.ontology, mode=data.injection
             ),
+            *wordings({"category": category.id, "certainty": certainty}, data.ontology),
             *category.terms,
         )
     ]

@@ -88,7 +88,9 @@ class TrainSettings(Settings):
         default=0.0, ge=0, lt=1, description="decay of the average of weights that is published; 0: the weights"
     )
     text_warmup: int = Field(default=400, ge=0, description="steps of the text tower alone before the images")
-    text_warmup_batch: int = Field(default=96, ge=8, le=4096, description="texts per step of the warm-up")
+    text_warmup_batch: int = Field(
+        default=96, ge=8, le=4096, description="texts per step of the warm-up, and a third more in other wordings"
+    )
     seed: int = Field(default=0, ge=0, description="decides weights, order, texts and augmentation")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 for GPUs and recent CPUs")
     # From here on: how a step is computed, not what it computes.

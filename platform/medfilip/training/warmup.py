@@ -7,8 +7,14 @@ the same statement, -1 for its negation) and to 0 where they have nothing to do 
 phantoms at 64 px after 160 steps: mean zero-shot AUROC (PNC) on held-out phantoms .84 with it, .75 without.
 
 The warm-up sees the training texts and, of every category of the ontology, what the knowledge says: negation is
-learned for categories that no training report mentions too. It is the last step of initialisation, a function of
-the seed, and costs seconds.
+learned for categories that no training report mentions too. Beside them it sees each category's presence and absence
+in wordings that no training text has (`medfilip.knowledge.wordings`): "without effusion" lay with effusion before.
+Measured over all categories after 300 steps of two seeds, the cosine of a category's positive and negated prompts went
+from -.64 to -.77 (``small``: -.66 to -.78), and "without", "is absent" and "negative for" came to lie on the side of
+absence for every category, before for 7 % of them at most. Words of denial that are never shown ("free of") still lie
+on the side of presence.
+
+It is the last step of initialisation, a function of the seed, and costs seconds.
 
 Legend of tensor names: T texts.
 """
@@ -25,6 +31,7 @@ from torch.nn import functional
 
 from medfilip.findings.codes import CERTAINTIES
 from medfilip.knowledge.inject import training_texts
+from medfilip.knowledge.wordings import wordings
 from medfilip.model.dual_encoder import DualEncoder
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.factorised import similarity
@@ -45,7 +52,8 @@ def warm_up_texts(model: DualEncoder, data: TrainData, task: Task, settings: Tra
     loss = torch.zeros(())
     for step in range(settings.text_warmup):
         random = np.random.default_rng(draw("warm-up", settings.seed, step))
-        # A statement and its negation must meet in a batch, so the certainties of a category are drawn together.
+        # A statement and its negation must meet in a batch, so all statements of a category are drawn together. Those
+        # in other wordings come on top: they cost the others no draw.
         drawn = [corpus[i] for i in random.integers(0, len(corpus), settings.text_warmup_batch // 2)] if corpus else []
         chosen = random.integers(0, len(categories), settings.text_warmup_batch // (2 * len(CERTAINTIES)))
         drawn += [statement for i in chosen for statement in categories[i]]
@@ -111,7 +119,10 @@ def _of_corpus(data: TrainData) -> list[Statement]:
 
 
 def _of_knowledge(data: TrainData, unseen: frozenset[str]) -> list[list[Statement]]:
-    """Tell every category of the ontology but the unseen ones, present, absent and uncertain, without further slots."""
+    """Tell every category of the ontology but the unseen ones, present, absent and uncertain, without further slots.
+
+    Presence and absence are told twice: in the words of the training texts, and in others.
+    """
     categories: list[list[Statement]] = []
     for category in (name for name in data.ontology.categories if name not in unseen):
         statements: list[Statement] = []
@@ -119,8 +130,8 @@ def _of_knowledge(data: TrainData, unseen: frozenset[str]) -> list[list[Statemen
             finding = {"category": category, "certainty": certainty}
             codes = data.train.codebook.encode(finding)
             assert codes is not None
-            statements.append(
-                (dict(codes), tuple(training_texts(finding, data.knowledge, data.ontology, mode=data.injection)))
-            )
+            texts = tuple(training_texts(finding, data.knowledge, data.ontology, mode=data.injection))
+            others = wordings(finding, data.ontology)
+            statements += [(dict(codes), told) for told in (texts, others) if told]
         categories.append(statements)
     return categories

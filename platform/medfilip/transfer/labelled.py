@@ -1,7 +1,6 @@
 """Images of an ingest run with what is known of them: the table that every fine-tuning starts from.
 
-Truth comes from resolved findings, from what a phantom generator drew, or from masks. What nobody knows is
-`UNKNOWN`: it is masked out of losses and metrics, never counted as absent.
+Labels come from the truth about studies (`medfilip.evaluation.truth`), or from masks.
 
 Legend of tensor names: N images, L labels.
 """
@@ -10,32 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.findings.ontology import Ontology
-from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN, category_truth
-from medfilip.imaging.given import radiograph_of
-from medfilip.imaging.isolation import shared_decoder
-from medfilip.imaging.limits import ImageLimits
-from medfilip.phantom.corpus import read_truth
+from medfilip.evaluation.truth import Truth
+from medfilip.findings.truth import ABSENT, PRESENT, UNKNOWN
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import Shard, read_manifest
+from medfilip.storage.manifest import Shard
 from medfilip.storage.schemas import IMAGES
-from medfilip.storage.shards import iter_shards, read_dataset, read_shard
+from medfilip.storage.shards import read_shard
 from medfilip.transfer.masks import MaskSource, fitted
 
 Ints = NDArray[np.int64]
-Truth = Callable[[str, str], int]
-"""Study and category → 1, 0 or -1."""
-
-_COMPARED = 3
 _COLUMNS = ["image_id", "study_id", "patient_id", "view", "quality", "height", "width", "split"]
-_COLUMNS += ["source_height", "source_width", "pixel_hash"]
+_COLUMNS += ["source_height", "source_width", "source_transfer_syntax", "pixel_hash"]
 
 
 @dataclass(frozen=True)
@@ -134,20 +123,9 @@ def _mask_state(row: Mapping[str, object], masks: MaskSource, category: str) -> 
     return PRESENT if mask.any() else ABSENT
 
 
-def from_truth(listed: pa.Table, candidates: Sequence[str], truth: Truth, ontology: Ontology) -> Labelled:
+def from_truth(listed: pa.Table, candidates: Sequence[str], truth: Truth) -> Labelled:
     """Label images with the truth of their studies; what a view cannot show is unknown in it."""
-    studies, views = listed["study_id"].to_pylist(), listed["view"].to_pylist()
-    shows = {name: ontology.categories[name].views for name in candidates}
-    truth_NL = np.array(
-        [
-            [
-                truth(study, name) if view not in ("frontal", "lateral") or view in shows[name] else UNKNOWN
-                for name in candidates
-            ]
-            for study, view in zip(studies, views, strict=True)
-        ],
-        np.int64,
-    ).reshape(len(studies), len(candidates))
+    truth_NL = truth.states(listed["study_id"].to_pylist(), listed["view"].to_pylist(), candidates)
     return _labelled(listed, candidates, truth_NL)
 
 
@@ -167,80 +145,6 @@ def _labelled(listed: pa.Table, labels: Sequence[str], truth_NL: Ints) -> Labell
         listed["row"].to_numpy(),
         tuple(labels),
         truth_NL,
-    )
-
-
-def stated_truth(findings: Location, ontology: Ontology, *, silent: int = UNKNOWN) -> tuple[Truth, set[str]]:
-    """Return what the resolved findings of an extract run say, and the categories they speak about."""
-    said: dict[str, list[tuple[str, str]]] = {}
-    columns = ["study_id", "category", "certainty"]
-    for table in iter_shards(findings, read_manifest(findings), "resolved_findings", columns):
-        for row in table.to_pylist():
-            said.setdefault(row["study_id"], []).append((row["category"], row["certainty"]))
-    names = {name for statements in said.values() for name, _ in statements if name in ontology.categories}
-
-    def truth(study: str, category: str) -> int:
-        # A study that no report was read of is unknown altogether; silence is what a report does not say.
-        return category_truth(said[study], category, ontology, silent=silent) if study in said else UNKNOWN
-
-    return truth, names
-
-
-def drawn_truth(corpus: Path, images: Location) -> tuple[Truth, set[str]]:
-    """Return what a phantom corpus shows, by the studies of an ingest run with the corpus's report ids."""
-    study_of = studies_of_reports(images)
-    drawn = {
-        study_of[item.report_id]: {
-            name: PRESENT if found.status == "present" else ABSENT for name, found in item.study_truth.items()
-        }
-        for item in read_truth(corpus)
-        if item.report_id in study_of
-    }
-    if not drawn:
-        raise not_of_this_corpus()
-    return lambda study, category: drawn.get(study, {}).get(category, UNKNOWN), {
-        name for study in drawn.values() for name in study
-    }
-
-
-def studies_of_reports(images: Location) -> dict[str, str]:
-    """Return the study of each report of an ingest run."""
-    reports = read_dataset(images, read_manifest(images), "reports", ["report_id", "study_id"])
-    return dict(zip(reports["report_id"].to_pylist(), reports["study_id"].to_pylist(), strict=True))
-
-
-def check_corpus(corpus: Path, images: Location, listed: pa.Table) -> None:
-    """Compare the pixels of a few listed images with those of a phantom corpus.
-
-    Corpora of all seeds number their reports alike: equal ids do not say that truth and images belong together.
-
-    Raises
-    ------
-    MedfilipError
-        ``NOT_ENOUGH_DATA`` if they do not.
-    """
-    report_of = {study: report for report, study in studies_of_reports(images).items()}
-    limits, compared = ImageLimits(), 0
-    columns = (listed[name].to_pylist() for name in ("study_id", "view", "pixel_hash"))
-    for study, view, known in zip(*columns, strict=True):
-        file = corpus / "images" / f"{report_of.get(study)}.dcm"
-        if view == "lateral" or not file.is_file():
-            continue
-        if radiograph_of(file, limits, shared_decoder(limits)).pixel_hash != known:
-            raise not_of_this_corpus()
-        compared += 1
-        if compared == _COMPARED:
-            return
-    if not compared:
-        raise not_of_this_corpus()
-
-
-def not_of_this_corpus() -> MedfilipError:
-    """Return the error of truth and images that do not belong together."""
-    return MedfilipError(
-        ErrorCode.NOT_ENOUGH_DATA,
-        "The images of 'images' are not those of 'phantom_truth'.",
-        fix="Give the corpus these images were made from, ingested with keep_report_ids=true.",
     )
 
 

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.evaluation.protocols.masks import CATEGORY, read_masks
 from medfilip.imaging.preprocess import to_model, to_store
 from medfilip.imaging.quality import QualityFlag
+from medfilip.storage.location import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,12 +38,14 @@ class MaskSource(Protocol):
 
 
 def fitted(mask: Mask, row: Mapping[str, object]) -> bool:
-    """Whether a mask lies on its image: a row of ``images`` with its shapes and ``quality``.
+    """Whether a mask lies on its image: a row of ``images`` with its shapes, ``quality`` and transfer syntax.
 
-    An image that ingestion has turned lies otherwise than the file that the mask was drawn on.
+    An image that was turned when it was read lies otherwise than the file that the mask was drawn on. A DICOM file is
+    never turned (`medfilip.imaging.intake`), whatever its pixels look like.
     """
     quality = row.get("quality")
-    turned = QualityFlag.ROTATED in quality if isinstance(quality, list) else False
+    looks_turned = QualityFlag.ROTATED in quality if isinstance(quality, list) else False
+    turned = looks_turned and str(row["source_transfer_syntax"]).startswith("image/")
     return not turned and mask.shape == (row["source_height"], row["source_width"])
 
 
@@ -173,6 +177,24 @@ class PhantomMasks:
         except (OSError, InvalidDicomError):
             return None
         return int(header.Rows), int(header.Columns)
+
+
+class ProtocolMasks:
+    """The masks of the SIIM-ACR challenge, by the challenge's ids of images.
+
+    Parameters
+    ----------
+    data
+        Folder of the data set as it is shipped.
+    """
+
+    def __init__(self, data: Location) -> None:
+        self._masks = read_masks(data)
+
+    def get(self, image_id: str, category: str) -> Mask | None:
+        """Return the mask of a pneumothorax, of both sides together; see `MaskSource`."""
+        known = category == CATEGORY and image_id in self._masks.runs
+        return self._masks.mask(image_id) if known else None
 
 
 def _is_of(stem: str, category: str, view: str) -> bool:

@@ -41,3 +41,4 @@ def test_the_spread_is_that_of_single_styles(tiny_checkpoint):
     values = [item.pnc_auroc.value for item in found.styles if item.style != ENSEMBLE]
     assert found.pnc_spread == pytest.approx(max(values) - min(values)) and found.pnc_spread > 0
     assert len(found.styles) >= 8
+    assert {item.style for item in found.styles if item.held_out} == {"caption", "seen", "free", "synonyms"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medfilip.evaluation.fine_grained import Detail
-from medfilip.evaluation.truth import COLUMNS, Drawn, Truth
+from medfilip.evaluation.truth import COLUMNS, Shown, Truth
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import load_ontology
 
@@ -29,7 +29,7 @@ def test_a_view_that_cannot_show_it_says_nothing(view, state):
 
 
 def test_drawn_truth_decides_over_what_is_stated():
-    drawn = {"s": {"mass": Drawn(True, Detail("left", None, ("upper_lobe",))), "edema": Drawn(False)}}
+    drawn = {"s": {"mass": Shown(True, Detail("left", None, ("upper_lobe",))), "edema": Shown(False)}}
     truth = Truth.of([row("edema")], ONTOLOGY, drawn)
     assert truth.states(["s", "t"], ["frontal"] * 2, ["mass", "edema"]).tolist() == [[1, 0], [-1, -1]]
     assert truth.details("s") == {"mass": Detail("left", None, ("upper_lobe",))}

@@ -57,7 +57,7 @@ def ask(diagnoser, question, images=None, pixels=PIXELS[:1], **settings):
     answering = Answering(diagnoser, **settings)
     bank = answering.bank(question)
     images = images or [facts()] * len(pixels)
-    return answering.answer(question, bank, diagnoser.encode_views(pixels), images, pixels)
+    return answering.answer(question, bank, diagnoser.image_features(pixels), images, pixels)
 
 
 def test_decisions_follow_the_operating_point(diagnoser):

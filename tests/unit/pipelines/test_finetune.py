@@ -14,6 +14,7 @@ from medfilip.core.settings import load_settings
 from medfilip.transfer.settings import TuneSettings
 from pipelines import finetune
 from pipelines.finetune import FinetuneSettings
+from pipelines.finetune_data import MaskPlace
 from pipelines.finetune_table import print_table
 from pipelines.ray_finetune import TuneTask
 
@@ -36,6 +37,8 @@ def settings(*overrides: str, given: tuple[str, ...] = GIVEN) -> FinetuneSetting
         (("inits=[imagenet]",), "needs init_from"),
         (("inits=[checkpoint]", "init_from=x"), "has no imagenet"),
         (("modes=segment",), "needs the masks of phantom_truth"),
+        (("protocol=siim_acr",), "protocol and data go together"),
+        (("protocol=siim_acr", "data=d"), "brings its own images"),
         (("workers=2", "min_workers=3"), "min_workers=3 is above workers=2"),
         (("tune.augment.flip=0.5",), "heart on the other side"),
         (("probe.strengths=[0]",), "above 0"),
@@ -51,6 +54,20 @@ def test_what_does_not_fit_is_told(overrides: tuple[str, ...], told: str) -> Non
 def test_labels_must_come_from_somewhere() -> None:
     with pytest.raises(MedfilipError, match="give one of them"):
         settings(given=GIVEN[:2])
+
+
+def test_a_protocol_stands_in_place_of_images_and_masks_are_those_of_one() -> None:
+    given = ("checkpoint=c", "protocol=siim_acr", "data=d")
+    assert settings("modes=[probe,segment]", given=given).images is None
+    with pytest.raises(MedfilipError, match="siim_acr alone has masks, of pneumothorax"):
+        settings("modes=segment", "segment=mass", given=given)
+    with pytest.raises(MedfilipError, match="siim_acr alone has masks"):
+        settings("modes=segment", given=("checkpoint=c", "protocol=rsna", "data=d"))
+    with pytest.raises(MedfilipError, match="give images, or protocol and data"):
+        settings(given=("checkpoint=c",))
+    places = ("checkpoint=c", "protocol=siim_acr", "data=e")
+    assert settings(given=places).semantic()["protocol"] == "siim_acr"
+    assert settings("lock=x", "expected_split=y", given=given).semantic() == settings(given=given).semantic()
 
 
 def test_the_grid_has_every_cell_once_and_no_init_without_weights() -> None:
@@ -76,7 +93,8 @@ def test_where_and_how_it_runs_does_not_name_the_run() -> None:
 
 def test_a_task_travels_as_json() -> None:
     task = TuneTask(
-        run="r", staging="s", images="i", checkpoint="c", init_from=None, masks=None, category="nodule",
+        run="r", staging="s", images="i", checkpoint="c", init_from=None,
+        masks=MaskPlace(of="phantom", folder="f"), category="nodule",
         cells=tuple(settings().cells("full")), tune=TuneSettings(steps=3), synthetic=True,
     )  # fmt: skip
     assert TuneTask.model_validate(task.model_dump(mode="json")) == task

@@ -11,8 +11,9 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
 from medfilip.storage.location import Location
 from pipelines import ray_train
-from pipelines.pretrain import PretrainSettings, placement, run
-from pipelines.ray_train import Placement, TrainTask, train_worker
+from pipelines.pretrain import PretrainSettings, run
+from pipelines.ray_group import Placement, placement
+from pipelines.ray_train import TrainTask, train_worker
 from tests.unit.training.published import publish_pairs
 
 STORAGE = Location("file", "/storage")

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.evaluation.truth import Shown, Truth
 from medfilip.findings.ontology import load_ontology
 from medfilip.imaging.preprocess import png_encode
 from medfilip.storage.location import Location
@@ -19,7 +20,6 @@ from medfilip.transfer.labelled import (
     from_truth,
     list_images,
     only,
-    stated_truth,
 )
 from tests.unit.training.published import publish
 
@@ -31,7 +31,7 @@ def image(at, **changes):
     return {
         "image_id": f"i{at}", "study_id": f"s{at}", "patient_id": f"p{at}", "view": "frontal", "split": "train",
         "pixels": PIXELS, "height": 8, "width": 8, "source_height": 16, "source_width": 16,
-        "quality": [], "pixel_hash": "h", **changes,
+        "quality": [], "pixel_hash": "h", "source_transfer_syntax": "image/png", **changes,
     }  # fmt: skip
 
 
@@ -64,25 +64,10 @@ def test_masks_are_looked_at_one_by_one(tmp_path):
 def test_a_view_that_cannot_show_a_category_knows_nothing_of_it(tmp_path):
     frontal_only = next(name for name, one in ONTOLOGY.categories.items() if one.views == ("frontal",))
     rows = [image(0), image(1, view="lateral"), image(2, view="unknown", patient_id=None)]
-    found = from_truth(listed(tmp_path, rows), [frontal_only, "nodule"], lambda *_: 1, ONTOLOGY)
+    shown = {f"s{at}": {frontal_only: Shown(True), "nodule": Shown(True)} for at in range(3)}
+    found = from_truth(listed(tmp_path, rows), [frontal_only, "nodule"], Truth.of([], ONTOLOGY, shown))
     assert found.truth_NL.tolist() == [[1, 1], [-1, 1], [1, 1]]
     assert found.patients == ("p0", "p1", "study s2")
-
-
-def test_silence_is_unknown_unless_it_is_said_to_be_absence(tmp_path):
-    findings = [
-        {"study_id": "s0", "category": "nodule", "certainty": "present"},
-        {"study_id": "s1", "category": "nodule", "certainty": "absent"},
-        {"study_id": "s2", "category": "nodule", "certainty": "uncertain"},
-        {"study_id": "s3", "category": "cardiomegaly", "certainty": "present"},
-    ]
-    publish(tmp_path, {"resolved_findings": findings})
-    run = Location.parse(tmp_path)
-    truth, names = stated_truth(run, ONTOLOGY)
-    assert names == {"nodule", "cardiomegaly"}
-    assert [truth(f"s{at}", "nodule") for at in range(5)] == [1, 0, -1, -1, -1]
-    listing, _ = stated_truth(run, ONTOLOGY, silent=0)
-    assert [listing(f"s{at}", "nodule") for at in range(5)] == [1, 0, -1, 0, -1]
 
 
 def table(truth, splits):

@@ -10,10 +10,12 @@ import torch
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.preprocess import MODEL_MEAN, MODEL_STD, to_model, to_store
 from medfilip.phantom.corpus import read_truth, write_corpus
-from medfilip.phantom.study import StudyOptions
+from medfilip.phantom.layouts.corpus import write_layout
+from medfilip.phantom.study import StudyOptions, generate
+from medfilip.storage.location import Location
 from medfilip.training.augment import augment, augment_masks
 from medfilip.training.settings import AugmentSettings
-from medfilip.transfer.masks import ModelMasks, PhantomMasks, fitted, mask_to_model
+from medfilip.transfer.masks import ModelMasks, PhantomMasks, ProtocolMasks, fitted, mask_to_model
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (100, 60), (61, 127), (30, 41)])
@@ -44,10 +46,13 @@ def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(MedfilipError, match="128 x 128 pixels does not lie on an image stored with 64 x 32") as caught:
         mask_to_model(np.zeros((128, 128), np.bool_), (64, 32), 32)
     assert caught.value.code is ErrorCode.MASK_UNFIT
-    row = {"source_height": 128, "source_width": 64, "quality": []}
+    row = {"source_height": 128, "source_width": 64, "quality": [], "source_transfer_syntax": "image/png"}
     assert fitted(np.zeros((128, 64), np.bool_), row)
     assert not fitted(np.zeros((64, 128), np.bool_), row)
-    assert not fitted(np.zeros((128, 64), np.bool_), {**row, "quality": ["rotated"]})
+    turned = {**row, "quality": ["rotated"]}
+    assert not fitted(np.zeros((128, 64), np.bool_), turned)
+    dicom = {**turned, "source_transfer_syntax": "1.2.840.10008.1.2.1"}
+    assert fitted(np.zeros((128, 64), np.bool_), dicom), "a DICOM file only looks turned"
 
 
 def test_augmentation_moves_masks_and_images_alike():
@@ -124,3 +129,15 @@ def test_masks_of_a_table_are_kept_as_bits_and_stay_the_same(corpus):
             expected = mask_to_model(source.get(f"i{at}", "pneumothorax"), (48, 48), 32)
             np.testing.assert_array_equal(masks(at), expected)
     assert len(masks._kept) == 2
+
+
+def test_masks_of_a_data_set_lie_on_its_images(tmp_path):
+    options = StudyOptions(size=64, prevalence=0.7, categories=("pneumothorax",))
+    write_layout(tmp_path, "siim_acr", 8, 3, options=options)
+    masks = ProtocolMasks(Location.parse(tmp_path))
+    for study in generate(8, 3, options=options):
+        drawn = np.zeros((64, 64), np.bool_)
+        for mask in study.images[0].masks.values():
+            drawn |= mask
+        np.testing.assert_array_equal(masks.get(study.sop_uid, "pneumothorax"), drawn)
+    assert masks.get("1.2.3", "pneumothorax") is None and masks.get(study.sop_uid, "mass") is None

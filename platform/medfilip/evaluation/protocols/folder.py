@@ -111,6 +111,12 @@ class DataFolder:
             )
         return table
 
+    @staticmethod
+    def values(table: pa.Table, name: str) -> list[str | None]:
+        """Return a column of a table, or nothing for every row if it lacks the column."""
+        values: list[str | None] = table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+        return values
+
     def needed(self, role: str, columns: Sequence[str]) -> pa.Table:
         """Read a table that must be there."""
         table = self.table(role, columns)

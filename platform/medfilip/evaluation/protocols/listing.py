@@ -54,6 +54,8 @@ class Listing:
         What is not as the data set ships it → how often; refused unless partial data are allowed.
     images, patients
         Origin → how many images, and which patients, the tables list there, left-out ones too.
+    people
+        Image id → sex and age of its patient, as the data set writes them; only where it says either.
     patients_known
         Whether the data say who the patient of an image is; else an image stands for a patient.
     """
@@ -64,6 +66,7 @@ class Listing:
     lacks: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     patients: dict[str, set[str]] = field(default_factory=dict)
+    people: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     patients_known: bool = True
     _unknown: Counter[str] = field(default_factory=Counter)
     _seen: dict[str, Row] = field(default_factory=dict)
@@ -86,8 +89,12 @@ class Listing:
         absent: Iterable[str] = (),
         uncertain: Iterable[str] = (),
         view: str | None = None,
+        sex: str | None = None,
+        age: str | None = None,
     ) -> None:
         """Add an image with what is said of it; labels in any spelling (`plain_label`)."""
+        if sex or age:
+            self.people.setdefault(image_id, (sex, age))
         said: dict[int, int] = {}
         for labels, state in ((absent, ABSENT), (uncertain, UNCERTAIN), (present, PRESENT)):
             for label in labels:

@@ -58,6 +58,8 @@ class ProtocolTable:
         The protocol.
     image_ids, names, patients, views
         Of each image: its id, its path below the data's folder, its patient, and PA or AP where known.
+    people
+        Sex and age of each image's patient as the data set writes them, where its tables do.
     sizes
         Bytes of each file.
     splits_N
@@ -73,6 +75,7 @@ class ProtocolTable:
     names: list[str]
     patients: list[str]
     views: list[str | None]
+    people: list[tuple[str | None, str | None]]
     sizes: list[int]
     splits_N: NDArray[np.str_]
     truth_NL: NDArray[np.int8]
@@ -186,6 +189,7 @@ def _table(folder: DataFolder, listing: Listing, assigned: Assigned, found: _Fou
         [str(row.name) for row in rows],
         patients,
         [row.view for row in rows],
+        [listing.people.get(row.image_id, (None, None)) for row in rows],
         [folder.size(str(row.name)) for row in rows],
         splits_N,
         states_NL,

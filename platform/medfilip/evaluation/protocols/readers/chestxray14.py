@@ -8,7 +8,7 @@ from medfilip.evaluation.protocols.listing import Listing
 from medfilip.evaluation.protocols.protocol import Origin
 
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
-_VIEW = "View Position"
+_FACTS = ("View Position", "Patient Gender", "Patient Age")
 
 
 def read(folder: DataFolder, listing: Listing) -> None:
@@ -17,15 +17,16 @@ def read(folder: DataFolder, listing: Listing) -> None:
     origins = _origins(folder)
     images = folder.images()
     names, labels, patients = (table[name].to_pylist() for name in _COLUMNS)
-    views = table[_VIEW].to_pylist() if _VIEW in table.column_names else [None] * len(names)
-    for name, said, patient, view in zip(names, labels, patients, views, strict=True):
+    views, sexes, ages = (folder.values(table, name) for name in _FACTS)
+    for name, said, patient, view, sex, age in zip(names, labels, patients, views, sexes, ages, strict=True):
         origin = origins.pop(name, None)
         if name is None or patient is None or said is None:
             listing.lacks["rows_without_name_patient_or_labels"] += 1
         elif origin is None:
             listing.lacks["images_in_no_list"] += 1
         else:
-            listing.add(name, patient, origin, images.get(name), present=said.split("|"), view=view)
+            present = said.split("|")
+            listing.add(name, patient, origin, images.get(name), present=present, view=view, sex=sex, age=age)
     if origins:
         listing.lacks["listed_images_without_labels"] += len(origins)
 

@@ -42,8 +42,8 @@ def read(folder: DataFolder, listing: Listing) -> None:
             )
         labels = [name for name in table.column_names if name not in _FACTS and not name.startswith("column ")]
         said = _said(table, labels, origin)
-        beams = table["AP/PA"].to_pylist() if "AP/PA" in table.column_names else [None] * table.num_rows
-        for path, states, beam in zip(table[place].to_pylist(), said, beams, strict=True):
+        facts = zip(*(folder.values(table, name) for name in ("AP/PA", "Sex", "Age")), strict=True)
+        for path, states, (beam, sex, age) in zip(table[place].to_pylist(), said, facts, strict=True):
             match = (_VIEW if place == "Path" else _STUDY).search(path or "")
             if match is None:
                 listing.lacks["rows_without_patient_in_path"] += 1
@@ -53,7 +53,8 @@ def read(folder: DataFolder, listing: Listing) -> None:
                 if key.endswith("_lateral.jpg"):
                     listing.leave_out("lateral", match["patient"], origin)
                 else:
-                    listing.add(key, match["patient"], origin, images.get(key), view=beam, **states)
+                    about = {"view": beam, "sex": sex, "age": age}
+                    listing.add(key, match["patient"], origin, images.get(key), **about, **states)
 
 
 def _key(path: str) -> str | None:
