@@ -74,7 +74,8 @@ def run(settings: CalibrateSettings, *, new_run: bool = False) -> Outcome:
         with calibrate.stage("fit"):
             folder = local_copy(checkpoint)
             calibration = _fit(settings, Diagnoser.load(folder), embedded, study_truth(findings, corpus, images))
-            familiarity = Familiarity.fit(embedded.image_ND)
+            assert embedded.texture_NF is not None
+            familiarity = Familiarity.fit(embedded.texture_NF)
             _publish(calibrate, folder, calibration, familiarity, images=len(embedded))
     return _outcome(calibrate, settings)
 

@@ -36,28 +36,33 @@ class EmbeddedImages:
         A row each; that of a study is the row of its first frontal image, or of its first one.
     unit
         Which of both they are.
+    texture_NF
+        What images are made of (`Diagnoser.texture`); of a study, that of its first image.
     """
 
     image_ND: FloatArray
     facts: pa.Table
     unit: Unit = "image"
+    texture_NF: FloatArray | None = None
 
     @classmethod
     def of(cls, feature_ND: FloatArray, facts: pa.Table, diagnoser: Diagnoser, unit: Unit) -> EmbeddedImages:
         """Make units of the features of images (`Diagnoser.image_features`); studies come as their first images do."""
         if unit == "image":
-            return cls(diagnoser.join(feature_ND), facts)
+            return cls(diagnoser.join(feature_ND), facts, unit, diagnoser.texture(feature_ND))
         number = {study: at for at, study in enumerate(dict.fromkeys(facts["study_id"].to_pylist()))}
         study_N = np.array([number[study] for study in facts["study_id"].to_pylist()], np.int64)
         rank_N = np.array([_VIEW_ORDER.index(view) for view in facts["view"].to_pylist()], np.int64)
         order_N = np.lexsort((np.arange(len(study_N)), rank_N, study_N))
         first_S = order_N[np.searchsorted(study_N[order_N], np.arange(len(number)))]
-        return cls(diagnoser.join(feature_ND[order_N], study_N[order_N]), facts.take(pa.array(first_S)), unit)
+        joined_SD = diagnoser.join(feature_ND[order_N], study_N[order_N])
+        return cls(joined_SD, facts.take(pa.array(first_S)), unit, diagnoser.texture(feature_ND[first_S]))
 
     def of_split(self, split: str) -> EmbeddedImages:
         """Select a split's images."""
         rows = np.flatnonzero(np.array(self.column("split"), dtype=object) == split)
-        return replace(self, image_ND=self.image_ND[rows], facts=self.facts.take(pa.array(rows)))
+        texture_NF = None if self.texture_NF is None else self.texture_NF[rows]
+        return replace(self, image_ND=self.image_ND[rows], facts=self.facts.take(pa.array(rows)), texture_NF=texture_NF)
 
     def column(self, name: str) -> list[str]:
         """Return a column of the images."""

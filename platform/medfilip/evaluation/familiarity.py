@@ -1,6 +1,6 @@
 """Whether a model knows that it does not know: its familiarity with test images against images of something else.
 
-Legend of tensor names: N images, D joint dimension.
+Legend of tensor names: N images, F features of a texture.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLAGGED_ABOVE = 0.99
 
 
 class FamiliarityResult(BaseModel):
-    """How well test images and strangers are told apart by the distance of their embeddings.
+    """How well test images and strangers are told apart by the distance of their textures.
 
     Attributes
     ----------
@@ -50,9 +50,9 @@ class FamiliarityResult(BaseModel):
 
 @dataclass(frozen=True)
 class Strangers:
-    """Embedded images of something else, and how many could not be read, by error code."""
+    """Images of something else as `Diagnoser.texture` tells them, and how many could not be read, by error code."""
 
-    image_ND: FloatArray
+    texture_NF: FloatArray
     refused: dict[str, int]
 
 
@@ -73,7 +73,7 @@ def read_strangers(folder: Path, diagnoser: Diagnoser) -> Strangers:
             refused[str(error.code)] += 1
             continue
         pixels_1SS = to_model(to_store(radiograph.pixels, DEFAULT_STORE_SIZE), diagnoser.image_size)
-        embedded.append(diagnoser.encode_images(pixels_1SS[None])[0])
+        embedded.append(diagnoser.texture(diagnoser.image_features(pixels_1SS[None]))[0])
     if not embedded:
         raise MedfilipError(
             ErrorCode.NOT_ENOUGH_DATA,
@@ -104,17 +104,18 @@ def evaluate_familiarity(
             "The checkpoint does not know what its images look like, so 'unfamiliar' cannot be evaluated.",
             fix="Run `medfilip calibrate` on at least 40 validation images, and evaluate the checkpoint it writes.",
         )
-    image_ND = np.concatenate([test.image_ND, strangers.image_ND])
-    is_stranger_N = np.arange(len(image_ND)) >= len(test)
-    patients = [*test.column("patient_id"), *(f"stranger {at}" for at in range(len(strangers.image_ND)))]
+    assert test.texture_NF is not None
+    texture_NF = np.concatenate([test.texture_NF, strangers.texture_NF])
+    is_stranger_N = np.arange(len(texture_NF)) >= len(test)
+    patients = [*test.column("patient_id"), *(f"stranger {at}" for at in range(len(strangers.texture_NF)))]
     weights_RN = resample_weights(patients, options.resamples, options.seed)
-    distance_N = diagnoser.familiarity.distance(image_ND)
-    flagged_N = diagnoser.familiarity.unfamiliarity(image_ND) > FLAGGED_ABOVE
+    distance_N = diagnoser.familiarity.distance(texture_NF)
+    flagged_N = diagnoser.familiarity.unfamiliarity(texture_NF) > FLAGGED_ABOVE
     area = interval_of(aurocs(is_stranger_N.astype(np.int64), distance_N, weights_RN))
     assert area is not None
     return FamiliarityResult(
         test_images=len(test),
-        strangers=len(strangers.image_ND),
+        strangers=len(strangers.texture_NF),
         refused=strangers.refused,
         auroc=area,
         flagged_test=float(flagged_N[~is_stranger_N].mean()),

@@ -97,14 +97,14 @@ class Answering:
         question, bank
             What is asked, and `bank` of it.
         view_ID
-            Output of `Diagnoser.image_features` for the images of the study.
+            Output of `Diagnoser.image_features` for the images of the study, [I, D + F].
         images
             What their files said.
         pixels_I1SS
             Their pixels as the model takes them; looked at for heat maps only.
         """
         study_1D = self._diagnoser.join(view_ID, np.zeros(len(view_ID), np.int64))
-        unfamiliarity, abstentions = self._abstentions(study_1D, images)
+        unfamiliarity, abstentions = self._abstentions(view_ID, images)
         found = []
         for at, finding in enumerate(self._scored(study_1D, bank)):
             decided = self._decided(finding, question, images, abstentions)
@@ -119,14 +119,14 @@ class Answering:
         return Answered(tuple(found), abstentions, unfamiliarity, bank.fingerprint)
 
     def _abstentions(
-        self, study_1D: FloatArray, images: Sequence[ImageFacts]
+        self, view_ID: FloatArray, images: Sequence[ImageFacts]
     ) -> tuple[float | None, tuple[Abstention, ...]]:
         found: list[Abstention] = []
         if any("not_chest" in image.quality for image in images):
             found.append("not_chest")
         reference, unfamiliarity = self._diagnoser.familiarity, None
         if reference is not None:
-            unfamiliarity = float(reference.unfamiliarity(study_1D)[0])
+            unfamiliarity = float(reference.unfamiliarity(self._diagnoser.texture(view_ID)).max())
             if unfamiliarity >= self._unfamiliar_from:
                 found.append("unfamiliar_image")
         return unfamiliarity, tuple(found)

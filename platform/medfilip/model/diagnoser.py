@@ -179,7 +179,7 @@ class Diagnoser:
 
     @torch.inference_mode()
     def image_features(self, pixels_N1SS: FloatArray) -> FloatArray:
-        """Run the image tower over preprocessed images; [N, D], float32, of any length, for `join`.
+        """Run the image tower over preprocessed images; [N, D + F], float32, for `join` and `texture`.
 
         Raises
         ------
@@ -193,12 +193,17 @@ class Diagnoser:
                 f"The pixels must have the shape [N, 1, {size}, {size}]; they have {list(pixels_N1SS.shape)}.",
                 fix="Preprocess the image with medfilip.imaging.preprocess.to_model.",
             )
-        parts = [np.zeros((0, self.model.config.embed_dim), np.float32)]
+        if not len(pixels_N1SS):
+            return np.zeros((0, self.model.config.embed_dim), np.float32)
+        parts = []
         for at in range(0, len(pixels_N1SS), _BATCH):
-            parts.append(
-                _array(self.model.image(torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)))
-            )
+            pixels = torch.from_numpy(pixels_N1SS[at : at + _BATCH]).float().to(self._device)
+            parts.append(_array(torch.cat(self.model.image.view_and_texture(pixels), dim=1)))
         return np.concatenate(parts)
+
+    def texture(self, feature_ND: FloatArray) -> FloatArray:
+        """Return what `image_features` says of the images themselves, for `Diagnoser.familiarity`; [N, F]."""
+        return feature_ND[:, self.model.config.embed_dim :]
 
     @torch.inference_mode()
     def join(self, feature_ND: FloatArray, study_N: NDArray[np.int64] | None = None) -> FloatArray:
@@ -211,7 +216,8 @@ class Diagnoser:
             return feature_ND
         owner_N = None if study_N is None else torch.from_numpy(study_N).to(self._device)
         studies = 0 if study_N is None else int(study_N[-1]) + 1
-        return _array(self.model.join(torch.from_numpy(feature_ND).to(self._device), owner_N, studies))
+        view_ND = np.ascontiguousarray(feature_ND[:, : self.model.config.embed_dim])
+        return _array(self.model.join(torch.from_numpy(view_ND).to(self._device), owner_N, studies))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
         """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""

@@ -1,12 +1,12 @@
-"""How far an image lies from what a model knows: the distance of its embedding from those of its own corpus.
+"""How far an image lies from what a model knows: the distance of its texture from those of its own corpus.
 
 A zero-shot model answers whatever it is shown, a knee as well as a chest. The Mahalanobis distance (Lee et al. 2018)
-of an embedding from the mean of reference images, with a shrunk covariance (Ledoit and Wolf 2004), says which images
-are unlike anything the model was made on. Distances of reference images are measured from a reference that they are
-not part of: with a few hundred images and as many dimensions an image's own part in the covariance would hide how far
-it lies out.
+of what a middle feature map says of an image (`ImageEncoder.view_and_texture`) from the mean of reference images, with
+a shrunk covariance (Ledoit and Wolf 2004), says which images are unlike anything the model was made on. Distances of
+reference images are measured from a reference that they are not part of: with a few hundred images and as many
+dimensions an image's own part in the covariance would hide how far it lies out.
 
-Legend of tensor names: N images, D joint dimension, Q quantiles.
+Legend of tensor names: N images, D features of a texture, Q quantiles.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Familiarity:
     Attributes
     ----------
     mean_D
-        float64, mean embedding.
+        float64, mean texture.
     precision_DD
         float64, inverse of the covariance.
     distance_Q
@@ -44,12 +44,12 @@ class Familiarity:
     distance_Q: Floats
 
     @classmethod
-    def fit(cls, image_ND: NDArray[np.floating], seed: int = 0) -> Familiarity | None:
-        """Fit to embedded images; ``None`` for fewer than `MIN_IMAGES`."""
-        if len(image_ND) < MIN_IMAGES:
+    def fit(cls, texture_ND: NDArray[np.floating], seed: int = 0) -> Familiarity | None:
+        """Fit to the textures of images; ``None`` for fewer than `MIN_IMAGES`."""
+        if len(texture_ND) < MIN_IMAGES:
             return None
-        known_ND: Floats = image_ND.astype(np.float64)
-        fold_N = np.random.default_rng(seed).permutation(len(image_ND)) % _FOLDS
+        known_ND: Floats = texture_ND.astype(np.float64)
+        fold_N = np.random.default_rng(seed).permutation(len(texture_ND)) % _FOLDS
         held_out = [
             _distance(known_ND[fold_N == fold], *_reference(known_ND[fold_N != fold])) for fold in range(_FOLDS)
         ]

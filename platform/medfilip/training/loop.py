@@ -168,17 +168,31 @@ def build_model(
     return model
 
 
-def embed_units(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> NDArray[np.float32]:
-    """Embed all units of a split, each with the images that evaluation looks at; [N, D]."""
-    embedded = []
+def embed_units(
+    diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed all units of a split, each with the images that evaluation looks at.
+
+    Returns
+    -------
+    image_ND
+        The units.
+    texture_IF
+        `Diagnoser.texture` of their images.
+    """
+    embedded, textures = [], []
     for begin in range(0, len(pairs), _EMBED_UNITS):
         images = [
             pairs.images_of(unit, settings.max_images) for unit in range(begin, min(begin + _EMBED_UNITS, len(pairs)))
         ]
         pixels_I1SS = pairs.pixels([at for unit in images for at in unit]).numpy()
         owner_I = np.repeat(np.arange(len(images)), [len(unit) for unit in images])
-        embedded.append(diagnoser.encode_images(pixels_I1SS, owner_I))
-    return np.concatenate(embedded) if embedded else np.zeros((0, settings.model.embed_dim), np.float32)
+        feature_ID = diagnoser.image_features(pixels_I1SS)
+        embedded.append(diagnoser.join(feature_ID, owner_I))
+        textures.append(diagnoser.texture(feature_ID))
+    if not embedded:
+        return np.zeros((0, settings.model.embed_dim), np.float32), np.zeros((0, 0), np.float32)
+    return np.concatenate(embedded), np.concatenate(textures)
 
 
 def calibrate(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> tuple[Calibration, Familiarity | None]:
@@ -186,13 +200,13 @@ def calibrate(diagnoser: Diagnoser, pairs: PairSet, settings: TrainSettings) -> 
     if not len(pairs):
         return Calibration(), None
     names, truth_NL = stated_truth(pairs, settings)
-    image_ND = embed_units(diagnoser, pairs, settings)
+    image_ND, texture_IF = embed_units(diagnoser, pairs, settings)
     margins_NL = diagnoser.score(image_ND, diagnoser.encode_labels(names)).margins
     calibration = fit_calibration(
         {name: margins_NL[:, at] for at, name in enumerate(names)},
         {name: truth_NL[:, at] for at, name in enumerate(names)},
     )
-    return calibration, Familiarity.fit(image_ND, settings.seed)
+    return calibration, Familiarity.fit(texture_IF, settings.seed)
 
 
 def stated_truth(pairs: PairSet, settings: TrainSettings) -> tuple[list[str], NDArray[np.int64]]:

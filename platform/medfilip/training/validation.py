@@ -45,7 +45,7 @@ def zero_shot_metrics(
         return found
     diagnoser = Diagnoser.load(checkpoint, device)
     bank = diagnoser.encode_labels([names[at] for at in both])
-    scores = diagnoser.score(embed_units(diagnoser, pairs, settings), bank)
+    scores = diagnoser.score(embed_units(diagnoser, pairs, settings)[0], bank)
     for name, score_NL in (("pos", scores.positive_NL), ("pnc", scores.margins)):
         areas = []
         for column, at in enumerate(both):

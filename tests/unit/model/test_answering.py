@@ -91,8 +91,8 @@ def test_nothing_is_decided_about_what_is_no_chest_or_unlike_all_that_is_known(d
     assert (found.findings[0].decision, found.findings[0].abstention) == ("abstained", "study")
     assert 0.5 < found.findings[0].probability < 0.65, "what the model says is told all the same"
 
-    known = diagnoser.encode_images((0.01 * RNG.normal(size=(60, 1, SIZE, SIZE)) + PIXELS[0]).astype(np.float32))
-    diagnoser.familiarity = Familiarity.fit(known)
+    known = (0.01 * RNG.normal(size=(60, 1, SIZE, SIZE)) + PIXELS[0]).astype(np.float32)
+    diagnoser.familiarity = Familiarity.fit(diagnoser.texture(diagnoser.image_features(known)))
     same, other = (ask(diagnoser, Question(("nodule",)), pixels=pixels) for pixels in (PIXELS[:1], -PIXELS[1:2]))
     assert same.abstentions == () and same.unfamiliarity < 1
     assert other.abstentions == ("unfamiliar_image",) and other.unfamiliarity == 1

@@ -30,7 +30,7 @@ def test_the_numbers_are_means_of_the_areas_that_evaluation_computes(trained):
     found = zero_shot_metrics(checkpoint, data.validation, chosen)
     diagnoser = Diagnoser.load(checkpoint)
     names, truth = stated_truth(data.validation, chosen)
-    scores = diagnoser.score(embed_units(diagnoser, data.validation, chosen), diagnoser.encode_labels(names))
+    scores = diagnoser.score(embed_units(diagnoser, data.validation, chosen)[0], diagnoser.encode_labels(names))
 
     def mean(score):
         areas = (
