@@ -6,7 +6,8 @@ const make = (tag, properties = {}, ...children) => {
   return element;
 };
 const words = (text) => text.replaceAll("_", " ");
-const percent = (value) => `${Math.round(value * 100)} %`;
+// Nothing is certain: "100 %" and "0 %" are not said.
+const percent = (value) => (value > 0.995 ? "> 99 %" : value < 0.005 ? "< 1 %" : `${Math.round(value * 100)} %`);
 const state = { files: [], drawn: null, answer: null, shown: 0, mapped: null, asked: 0 };
 
 // A key in the fragment of the address never leaves the browser; it is taken out of sight at once.

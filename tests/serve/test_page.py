@@ -88,7 +88,9 @@ def test_an_uploaded_file_is_answered_as_by_the_api(
     assert set(cards) == {"pleural effusion", "nodule"}
     for finding in told.findings:
         card = cards[finding.label.replace("_", " ")]
-        assert card.find_element(By.CLASS_NAME, "value").text == f"{round(finding.probability * 100)} %"
+        number = finding.probability
+        shown = "> 99 %" if number > 0.995 else "< 1 %" if number < 0.005 else f"{round(number * 100)} %"
+        assert card.find_element(By.CLASS_NAME, "value").text == shown
         assert finding.decision in card.find_element(By.CLASS_NAME, "decision").text
     width = page.execute_script("return document.getElementById('image').naturalWidth")
     assert width == 512, "the picture of a DICOM file is shown"

@@ -86,7 +86,7 @@ def all_kinds() -> tuple[DiagnosedFinding, ...]:
         finding(
             severity=SlotChoice(value="moderate", share=0.6, choices=5),
             laterality=SlotChoice(value="left", share=0.7, choices=3),
-            site=SlotChoice(value="lung_base", share=0.4, choices=8),
+            site=SlotChoice(value="lung_base", share=0.6, choices=8),
             attributes=(AttributeMatch(axis="density", text="homogeneous grey", score=0.12),),
             heat_map=heat_map(),
         ),

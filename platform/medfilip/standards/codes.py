@@ -26,6 +26,8 @@ _SCHEMES = {
 }
 """Scheme designator in DICOM → system in FHIR (PS3.16, table 8-1)."""
 
+_MAJORITY = 0.5
+
 
 class _Scheme(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,15 +112,20 @@ def decision_concept(decision: Decision, *, dicom: bool = False) -> Concept:
     return ABSENT_IN_DICOM if dicom else ABSENT
 
 
-def severity_concept(choice: SlotChoice) -> Concept:
-    """Return the code of a severity."""
-    return _slot(load_codes().severities, "severity", choice.value)
+def settled(choice: SlotChoice | None) -> SlotChoice | None:
+    """Return a choice that outweighs all others together: a code has no room for "perhaps"."""
+    return choice if choice is not None and choice.share >= _MAJORITY else None
+
+
+def severity_concept(finding: DiagnosedFinding) -> Concept | None:
+    """Return the code of the severity of a finding, if one is settled."""
+    choice = settled(finding.severity)
+    return _slot(load_codes().severities, "severity", choice.value) if choice else None
 
 
 def place_concepts(finding: DiagnosedFinding) -> tuple[Concept | None, Concept | None]:
     """Return the codes of site and side; a side that is part of the site (``right_lower_lobe``) is told apart."""
-    site = finding.site.value if finding.site else None
-    side = finding.laterality.value if finding.laterality else None
+    site, side = (choice.value if choice else None for choice in map(settled, (finding.site, finding.laterality)))
     prefix, _, rest = (site or "").partition("_")
     if prefix in load_codes().sides and rest in load_ontology().sites:
         site, side = rest, side or prefix

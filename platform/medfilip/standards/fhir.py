@@ -198,7 +198,7 @@ def _components(finding: DiagnosedFinding) -> Iterator[Json]:
     yield _component("calibration", "Curve behind the probability", valueCodeableConcept=_codeable(basis))
     site, side = place_concepts(finding)
     slots = (
-        ("severity", finding.severity, severity_concept(finding.severity) if finding.severity else None),
+        ("severity", finding.severity, severity_concept(finding)),
         ("laterality", finding.laterality, side),
         ("site", finding.site, site),
     )

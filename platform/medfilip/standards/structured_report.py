@@ -240,8 +240,8 @@ def _evaluations(finding: DiagnosedFinding) -> Iterator[QualitativeEvaluation]:
     if finding.operating_point:
         rule = finding.operating_point.rule
         said.append((own("answer.rule", "Rule that chose the threshold"), own(f"rule.{rule}", rule)))
-    if finding.severity:
-        said.append((_SEVERITY, severity_concept(finding.severity)))
+    if (severity := severity_concept(finding)) is not None:
+        said.append((_SEVERITY, severity))
     if side and not site:
         said.append((_LATERALITY, side))
     for name, value in said:

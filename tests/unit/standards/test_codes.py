@@ -37,6 +37,9 @@ def test_decisions_are_the_context_group_of_dicom(concept: Concept) -> None:
     assert 240 in group[1][1], "CID 240, Present-Absent-Undetermined"
 
 
+SLOT_VALUES = {"site": "lower_lobe", "laterality": "left", "severity": "mild"}
+
+
 def test_ids_are_those_of_the_ontology() -> None:
     ontology = load_ontology()
     assert CODES.findings.keys() <= ontology.categories.keys()
@@ -55,7 +58,7 @@ def test_every_category_and_slot_has_a_code() -> None:
         place, side = place_concepts(finding(site=SlotChoice(value=site, share=1, choices=1)))
         assert place and side is None
     for severity in ontology.severities:
-        assert severity_concept(SlotChoice(value=severity, share=1, choices=1)).code
+        assert severity_concept(finding(severity=SlotChoice(value=severity, share=1, choices=1))).code
 
 
 def test_a_side_in_a_site_is_told_apart_and_does_not_win() -> None:
@@ -74,3 +77,10 @@ def test_long_texts_are_cut_where_it_shows() -> None:
     assert shortened("a" * 65) == "a" * 61 + "…"
     for text in ("ä" * 40, "a" + "ä" * 40, "山" * 30):
         assert len(shortened(text).encode()) <= 64 and shortened(text).endswith("…")
+
+
+def test_what_is_not_settled_has_no_code() -> None:
+    unsure = {name: SlotChoice(value=value, share=0.49, choices=3) for name, value in SLOT_VALUES.items()}
+    assert place_concepts(finding(**unsure)) == (None, None) and severity_concept(finding(**unsure)) is None
+    sure = {name: SlotChoice(value=value, share=0.5, choices=3) for name, value in SLOT_VALUES.items()}
+    assert None not in place_concepts(finding(**sure)) and severity_concept(finding(**sure)) is not None
