@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import ray
 from fastapi import FastAPI
 from ray import serve as rayserve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
 from medfilip._version import __version__
@@ -300,6 +300,7 @@ def _deploy(
         ),
         max_ongoing_requests=pool.max_ongoing_requests,
         max_queued_requests=pool.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=2),
         # A replica that is replaced ends its requests first: none of them can take longer than this.
         graceful_shutdown_timeout_s=settings.request_timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
