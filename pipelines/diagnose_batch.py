@@ -103,7 +103,9 @@ class DiagnoseBatchSettings(JobSettings):
         DEFAULT_STORE_SIZE, ge=64, le=4096, description="long side before the model's input; as it was in ingest"
     )
     limits: ImageLimits = Field(ImageLimits(), description="bounds on image files, checked before decoding")
-    keep_paths: bool = Field(False, description="keep paths of files readable (they hold no patient's name or number)")
+    keep_paths: bool = Field(
+        False, description="keep paths of files readable: where none holds a patient's name or number"
+    )
     studies_per_shard: int = Field(1000, ge=1, le=100_000, description="studies in an output file")
     encoder: BatchEncoderSettings = operational(BatchEncoderSettings(), description="pixels to scores")
     quiet: bool = operational(False, description="show no progress")
@@ -156,6 +158,7 @@ def _diagnose(
 ) -> None:
     show = no_progress if settings.quiet else ProgressPrinter().stage
     with ray_session(settings.ray, settings.ray.address):
+        pool.check_gpus()
         with batch.stage("encode"):
             encoded, rejected = encode_images(source, batch.staging, pool, show)
         studies, more = group_studies(encoded, settings.max_images)

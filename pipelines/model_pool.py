@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.model.locate import local_copy
 from medfilip.storage.location import Location
 
@@ -55,6 +56,25 @@ class ModelPool:
     def service(self) -> EncoderService:
         """Return the model as the endpoint has it, loaded once for each process."""
         return _service(self.checkpoint, self.device, self.unfamiliar_from)
+
+    def check_gpus(self) -> None:
+        """Refuse a GPU that a single machine does not have: Ray would wait for it without a word.
+
+        Raises
+        ------
+        MedfilipError
+            ``CONFIG_INVALID``.
+        """
+        import ray
+
+        there = ray.cluster_resources()
+        # A cluster of several machines, or of a head that computes nothing, may grow.
+        if len(ray.nodes()) == 1 and there.get("CPU", 0) and there.get("GPU", 0) < self.num_gpus:
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"encoder.num_gpus is {self.num_gpus:g}; Ray sees {there.get('GPU', 0):g} GPUs on this machine.",
+                fix="Leave encoder.device and encoder.num_gpus out to run on the CPU.",
+            )
 
     def resources(self) -> dict[str, Any]:
         """Return what a stage of Ray Data is told about its actors."""

@@ -96,7 +96,7 @@ class Load:
             "rate_per_s": rate,
             "seconds": round(sent.seconds, 2),
             "generator_cpu_s": round(sent.cpu_s, 2),
-            "endpoint_cpu_s": round(_cpu_of_endpoint() - before, 2),
+            "endpoint_cpu_s": round(sum(max(0.0, s - before.get(p, 0.0)) for p, s in _cpu_of_endpoint().items()), 2),
             **told,
         }, sent
 
@@ -146,21 +146,23 @@ def _kill_encoder(wait_s: float, found: dict[str, float]) -> None:
     found["killed"] = time.monotonic()
     while time.monotonic() - found["killed"] < _RESTORED_S:
         time.sleep(0.2)
-        if victim not in _encoders() and _running_encoders() == _REPLICAS:
+        alive = _encoders()
+        # Until its next health check the controller takes a dead replica for a running one.
+        if victim not in alive and len(alive) == _REPLICAS == _running_encoders():
             found["restored"] = time.monotonic()
             return
 
 
-def _cpu_of_endpoint() -> float:
-    """Return the CPU seconds of all processes of the local Ray; the generator's process is not among them then."""
-    total = 0.0
+def _cpu_of_endpoint() -> dict[int, float]:
+    """Return the CPU seconds of each process of the local Ray; the generator's process is not among them then."""
+    found: dict[int, float] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             times = process.cpu_times()
         except psutil.Error:
             continue  # ended meanwhile
-        total += times.user + times.system
-    return total
+        found[process.pid] = times.user + times.system
+    return found
 
 
 def measure(checkpoint: Path, seconds: float, cpus: int) -> dict[str, Any]:

@@ -91,7 +91,7 @@ async def send_all(phase: Phase) -> Sent:
             times = arrivals(phase.rate, phase.seconds, phase.seed)
             requests = list(await asyncio.gather(*(at(number, due) for number, due in enumerate(times))))
         cpu_s, seconds = time.process_time() - cpu, time.monotonic() - began
-    return Sent(began, seconds, cpu_s, tuple(map(tuple, requests)))  # type: ignore[arg-type]
+    return Sent(began, seconds, cpu_s, tuple((sent.due, sent.ended, sent.status) for sent in requests))
 
 
 def main(arguments: Sequence[str]) -> None:

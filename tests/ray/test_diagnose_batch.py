@@ -228,12 +228,13 @@ def test_a_wrong_question_is_told_before_anything_is_read(
 def test_nothing_to_diagnose_is_told_with_the_reasons(ray_cluster: None, tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "words.jpg").write_bytes(b"no picture")
+    asked = (f"images={tmp_path}/images", f"checkpoint={tiny_checkpoint}", f"root={tmp_path}/runs", "quiet=true")
     with pytest.raises(MedfilipError) as caught:
-        run_job(
-            "diagnose_batch", f"images={tmp_path}/images", f"checkpoint={tiny_checkpoint}", f"root={tmp_path}/runs",
-            "quiet=true",
-        )  # fmt: skip
+        run_job("diagnose_batch", *asked)
     assert caught.value.code is ErrorCode.INPUT_EMPTY and "image_unsupported" in caught.value.message
+    with pytest.raises(MedfilipError) as caught:
+        run_job("diagnose_batch", *asked, "encoder.device=cuda", "encoder.num_gpus=1")
+    assert caught.value.code is ErrorCode.CONFIG_INVALID and "Ray sees 0 GPUs" in caught.value.message
 
 
 def test_the_outcome_fits_a_terminal(batch: Batch, tiny_checkpoint: Path) -> None:
