@@ -27,6 +27,7 @@ from serve.local import Endpoint
 from tests.ray.conftest import Ran, run_job
 from tests.support.command import medfilip_here
 
+pytestmark = pytest.mark.timeout(600)  # each job starts processes that import torch, twice
 LABELS = ("pleural_effusion", "nodule", "small left pleural effusion")
 DESCRIBED = "air crescent sign: crescent of air around a mass; thin dark rim"
 ASKED = (
