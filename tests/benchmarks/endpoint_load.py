@@ -91,7 +91,7 @@ class Load:
         command = [sys.executable, "-m", "tests.benchmarks.load_generator", str(plan), str(out)]
         subprocess.run(command, check=True)
         sent = Sent(**json.loads(out.read_text(encoding="utf-8")))
-        told = summary(requests_of(sent), self._seconds if rate else sent.seconds)
+        told = summary(requests_of(sent), sent.seconds)
         return {
             "rate_per_s": rate,
             "seconds": round(sent.seconds, 2),
