@@ -63,7 +63,7 @@ class JobCommand(TyperCommand):
         from pipelines.console import settings_table
 
         super().format_help(ctx, formatter)
-        name = self.name or ""
+        name = (self.name or "").replace("-", "_")
         Console().print(settings_table(_settings_of(name), name))
         if name == "evaluate":
             for word, job in _EVALUATIONS.items():
@@ -165,7 +165,12 @@ for _job in JOBS.values():
     if _job.name != "evaluate":
         # A job on a cluster is started by its own name; people find an evaluation behind 'evaluate'.
         hidden = _job.name in _EVALUATIONS.values()
-        app.command(_job.name, cls=JobCommand, hidden=hidden)(_WITH_FLAGS.get(_job.name) or _job_command(_job))
+        typed = _job.name.replace("_", "-")
+        started = _WITH_FLAGS.get(_job.name) or _job_command(_job)
+        if not hidden and typed != _job.name:
+            app.command(typed, cls=JobCommand)(started)
+            hidden = True
+        app.command(_job.name, cls=JobCommand, hidden=hidden)(started)
 
 
 app.add_typer(knowledge, name="knowledge")

@@ -112,6 +112,7 @@ JOBS = {
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
         Job("calibrate", "Probabilities, operating points and familiarity, fitted to validation studies."),
         Job("finetune", "Transfer of a checkpoint: probe, full fine-tuning, segmentation, at 1, 10, 100 % of labels."),
+        Job("diagnose_batch", "Studies of a folder, a bucket, a table or an ingest → diagnoses, as the endpoint's."),
         Job("evaluate", "Extraction and zero-shot diagnosis, measured with intervals."),
         Job("ablation", "Each part of the method changed: the same training, compared pair by pair."),
         Job("evaluate_extraction", "Findings against phantom truth or annotators, measured with intervals."),

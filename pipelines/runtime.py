@@ -111,18 +111,32 @@ def stream_parts(
     records, names, waiting = _unfinished(staging, phase, parts)
     if waiting:
         items = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
-        work = _PartTask(function, records, staging / "attempts" / f"{phase}-{secrets.token_hex(4)}")
+        work = _PartTask(function, records, Attempts.of(staging, phase))
         most = local_concurrency()
         pool = TaskPoolStrategy(size=min(most, len(waiting)) if most else None)
         streamed = items.map(work.__call__, compute=pool, num_cpus=1)
         show = progress or no_progress
-        try:
-            with _original_errors(), show(phase, "parts", len(names), lambda: len(records.children())):
-                for _ in streamed.iter_batches(batch_size=None, prefetch_batches=0):
-                    pass
-        except (ray.exceptions.RayError, MedfilipError, OSError) as error:
-            raise task_error(error) from error
+        with show(phase, "parts", len(names), lambda: len(records.children())):
+            run_stream(streamed)
     return [json.loads((records / name).read_bytes()) for name in names]
+
+
+def run_stream(dataset: Any) -> None:
+    """Run a plan of Ray Data to its end, whose tasks write what they make; what a worker raised is told as ours.
+
+    Raises
+    ------
+    MedfilipError
+        See `task_error`.
+    """
+    import ray
+
+    try:
+        with _original_errors():
+            for _ in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                pass
+    except (ray.exceptions.RayError, MedfilipError, OSError) as error:
+        raise task_error(error) from error
 
 
 @dataclass(frozen=True)
@@ -131,19 +145,31 @@ class _PartTask:
 
     function: Callable[[int], dict[str, Any]]
     records: Location
-    attempts: Location
+    attempts: Attempts
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
         name = f"part-{number:05d}"
-        self._count_attempt(name)
+        self.attempts.count(name)
         (self.records / f"{name}.json").write_bytes(json.dumps(self.function(number)).encode())
         return {"part": number}
 
-    def _count_attempt(self, name: str) -> None:
+
+@dataclass(frozen=True)
+class Attempts:
+    """Marks of how often each part of a stage was begun, in this execution of its job."""
+
+    folder: Location
+
+    @classmethod
+    def of(cls, staging: Location, phase: str) -> Attempts:
+        """Return the marks of a stage that begins now."""
+        return cls(staging / "attempts" / f"{phase}-{secrets.token_hex(4)}")
+
+    def count(self, name: str) -> None:
         """Refuse a part that has ended its process too often: Ray Data itself would try it without end."""
         for attempt in range(_MAX_ATTEMPTS):
-            mark = self.attempts / f"{name}-{attempt}"
+            mark = self.folder / f"{name}-{attempt}"
             if not mark.exists():
                 mark.write_bytes(b"")
                 return

@@ -132,7 +132,8 @@ def _check_paths(settings: Settings) -> None:
     """Refuse relative paths: on the cluster they would lie in a folder that Ray deletes with the job."""
     for name in _PATHS:
         given = getattr(settings, name, None)
-        if isinstance(given, str) and "://" not in given and not given.startswith(("/", "~")):
+        # Empty stands for what the package brings.
+        if isinstance(given, str) and given and "://" not in given and not given.startswith(("/", "~")):
             raise MedfilipError(
                 ErrorCode.CONFIG_INVALID,
                 f"The setting '{name}' is '{given}', which is relative to a folder the cluster deletes after the job.",

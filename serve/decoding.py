@@ -13,7 +13,7 @@ from medfilip.imaging.intake import take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import png_encode, to_model, to_store
-from medfilip.imaging.radiograph import Pixels
+from medfilip.imaging.radiograph import Pixels, Radiograph
 from serve.messages import Decoded, Refused, refusing
 from serve.rendering import Form, render
 
@@ -52,9 +52,13 @@ class DecoderService:
 
     def _decode(self, data: bytes, image_size: int, preview: bool) -> Decoded:
         image = take_in(data, self._limits, self._decoder, checks=ACCEPTING)
-        stored = to_store(image.pixels, self._store_size)
-        picture = _preview(stored) if preview else None
-        return Decoded(to_model(stored, image_size), image_facts(image), picture)
+        return prepared(image, store_size=self._store_size, image_size=image_size, preview=preview)
+
+
+def prepared(image: Radiograph, *, store_size: int, image_size: int, preview: bool = False) -> Decoded:
+    """Return an image as the model takes it, for endpoint and batch alike."""
+    stored = to_store(image.pixels, store_size)
+    return Decoded(to_model(stored, image_size), image_facts(image), _preview(stored) if preview else None)
 
 
 def _preview(pixels: Pixels) -> bytes:

@@ -15,6 +15,7 @@ import pytest
 
 from medfilip.imaging.listing import MIN_FILES_PER_PART
 from medfilip.phantom.corpus import write_corpus
+from medfilip.phantom.study import StudyOptions
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest
 from medfilip.storage.shards import read_dataset
@@ -122,3 +123,57 @@ def test_a_killed_ingest_of_images_resumes_to_the_same_manifest(tmp_path: Path) 
     assert read_manifest(resumed).fingerprint == read_manifest(undisturbed).fingerprint
     runs = [child for child in resumed.parent.children() if child.is_dir()]
     assert runs == [resumed], "no second run"
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """A corpus, how its studies are diagnosed, and the fingerprint of a run that nothing disturbed."""
+
+    images: Path
+    settings: tuple[str, ...]
+    fingerprint: str
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Diagnosed:
+    folder = tmp_path_factory.mktemp("diagnosed")
+    write_corpus(folder / "corpus", 140, seed=4, options=StudyOptions(size=128))
+    images = folder / "corpus" / "images"
+    settings = ("diagnose_batch", f"images={images}", f"checkpoint={tiny_checkpoint}", "studies_per_shard=20")
+    run = finish(*settings, f"root={folder}/undisturbed")
+    return Diagnosed(images, settings, read_manifest(run).fingerprint)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", ["encode", "answer"])
+def test_a_killed_batch_of_diagnoses_resumes_to_the_same_manifest(
+    diagnosed: Diagnosed, tmp_path: Path, stage: str
+) -> None:
+    process = start(*diagnosed.settings, f"root={tmp_path}")
+    deadline = time.monotonic() + 180
+    done: list[Path] = []
+    while not done and time.monotonic() < deadline and process.poll() is None:
+        done = list(tmp_path.glob(f"diagnose_batch-*/*/staging/records/{stage}/*.json"))
+        time.sleep(0.02)
+    assert process.poll() is None and done, "the job ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("diagnose_batch-*/*/manifest.json")), "nothing is published half-way"
+    # What was committed is not read again: nobody sees that one of its files is spoilt by now.
+    chunk = int(done[0].stem.split("-")[1]) if stage == "encode" else 0
+    spoilt = sorted(diagnosed.images.iterdir())[chunk * MIN_FILES_PER_PART]
+    before, data = spoilt.stat(), spoilt.read_bytes()
+    spoilt.write_bytes(bytes(before.st_size))
+    os.utime(spoilt, ns=(before.st_atime_ns, before.st_mtime_ns))
+    try:
+        resumed = finish(*diagnosed.settings, f"root={tmp_path}")
+    finally:
+        spoilt.write_bytes(data)
+        os.utime(spoilt, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    manifest = read_manifest(resumed)
+    assert manifest.fingerprint == diagnosed.fingerprint
+    rows = read_dataset(resumed, manifest, "diagnoses").select(["study_id", "label"]).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows) == manifest.datasets["diagnoses"].rows
+    assert manifest.counts["studies"] == 140 and not manifest.rejected
+    assert [child for child in resumed.parent.children() if child.is_dir()] == [resumed], "no second run"

@@ -50,7 +50,7 @@ def planted(tmp_path: Path) -> Path:
 
 
 def test_a_planted_name_is_nowhere_it_should_not_be(
-    ray_cluster: None, planted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ray_cluster: None, planted: Path, tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import ray
 
@@ -66,8 +66,11 @@ def test_a_planted_name_is_nowhere_it_should_not_be(
         "image_too_large",
     }
     assert extract.manifest.datasets["mentions"].rows > 0, "the sentences with the name were extracted"
+    diagnose = run_job("diagnose_batch", f"images={planted}/images", f"checkpoint={tiny_checkpoint}", root)
+    print_outcome("diagnose_batch", diagnose)
+    assert diagnose.manifest.datasets["diagnoses"].rows > 0 and "image_too_large" in diagnose.manifest.rejected
 
-    for outcome in (ingest, extract):
+    for outcome in (ingest, extract, diagnose):
         for name in set(outcome.manifest.datasets) - {"reports", "sentences"}:
             columns = read_dataset(Ran.of(outcome).location, outcome.manifest, name).to_pydict()
             columns.pop("pixels", None)

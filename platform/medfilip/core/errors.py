@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     IMAGE_MISSING = "image_missing"
     IMAGE_DUPLICATE = "image_duplicate"
     IMAGE_DECODE_TIMEOUT = "image_decode_timeout"
+    STUDY_TOO_LARGE = "study_too_large"
     MASK_UNFIT = "mask_unfit"
     # answers in the form of a standard
     SOURCE_UNIDENTIFIED = "source_unidentified"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.storage.diagnosis_fields import DIAGNOSED_IMAGE_FIELDS, DIAGNOSIS_FIELDS
 
 _text = pa.string()
 _texts = pa.list_(pa.string())
@@ -315,6 +316,10 @@ PAIRS = DatasetSchema(
     ),
 )
 
+DIAGNOSES = DatasetSchema("diagnoses", 1, ("study_id", "label"), pa.schema(DIAGNOSIS_FIELDS))
+
+DIAGNOSED_IMAGES = DatasetSchema("diagnosed_images", 1, ("image_id",), pa.schema(DIAGNOSED_IMAGE_FIELDS))
+
 REJECTED = DatasetSchema(
     "rejected",
     1,
@@ -337,6 +342,8 @@ DATASETS: dict[str, DatasetSchema] = {
         RESOLVED_FINDINGS,
         TEXTS,
         PAIRS,
+        DIAGNOSES,
+        DIAGNOSED_IMAGES,
         REJECTED,
     )
 }

@@ -84,9 +84,9 @@ def test_training_and_endpoint_see_the_same_bits(folder: Path, tmp_path: Path) -
     rows, _ = staged(folder, tmp_path)
     names = [name for name in sorted(path.name for path in folder.iterdir()) if name in FILES]
     assert len(rows) == len(names) == len(FILES)
-    decoder = DecoderService(ImageLimits(), store_size=STORE_SIZE, image_size=96)
+    decoder = DecoderService(ImageLimits(), store_size=STORE_SIZE)
     for name, row in zip(names, rows, strict=True):
-        served = decoder.decode((folder / name).read_bytes())
+        served = decoder.decode((folder / name).read_bytes(), 96)
         assert isinstance(served, Decoded)
         trained = preprocessing(96)(row["pixels"])
         assert trained.dtype == served.pixels.dtype == np.float32 and trained.shape == (1, 96, 96)
