@@ -29,6 +29,7 @@ from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.listing import ImageListing
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE
 from medfilip.knowledge.knowledge import load_knowledge
+from medfilip.knowledge.prompts import MAX_LABEL_CHARACTERS
 from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import Manifest, Shard, read_manifest, run_folder
@@ -191,7 +192,9 @@ def _question(settings: DiagnoseBatchSettings) -> Question:
     single = {name: getattr(settings, name) for name in ("operating_point", "threshold", "attributes")}
     fields: dict[str, Sequence[str]] = {"labels": settings.labels, "described": settings.described}
     fields |= {name: [str(value)] for name, value in single.items() if value is not None}
-    question, _ = read_question(fields, ServeSettings(max_labels=1000, max_attributes=100))
+    question, _ = read_question(
+        fields, ServeSettings(max_labels=1000, max_attributes=100, max_label_characters=MAX_LABEL_CHARACTERS)
+    )
     names = [*question.labels, *(item.name for item in question.described)]
     if len(set(names)) < len(names):
         raise MedfilipError(

@@ -169,7 +169,7 @@ class HttpGateway:
 
     def __init__(self, settings: dict[str, Any], key_hashes: tuple[str, ...], decoder: Any, encoder: Any) -> None:
         self._settings = ServeSettings.model_validate(settings)
-        self._keys = KeyRing(key_hashes, _path(self._settings.keys_file))
+        self._keys = KeyRing(key_hashes, None if self._settings.allow_anonymous else _path(self._settings.keys_file))
         folder, self._auditor = _path(self._settings.audit_folder), None
         if folder is not None:
             self._auditor = Auditor(folder, rayserve.get_replica_context().replica_id.unique_id)
@@ -302,7 +302,7 @@ def _deploy(
         max_queued_requests=pool.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=2),
         # A replica that is replaced ends its requests first: none of them can take longer than this.
-        graceful_shutdown_timeout_s=settings.request_timeout_s + 5,
+        graceful_shutdown_timeout_s=settings.longest_request_s,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=10,
         health_check_timeout_s=60,

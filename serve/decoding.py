@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medfilip.answers import Diagnosis
+from medfilip.core.fingerprint import sha256_bytes
 from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
@@ -58,7 +59,13 @@ class DecoderService:
 def prepared(image: Radiograph, *, store_size: int, image_size: int, preview: bool = False) -> Decoded:
     """Return an image as the model takes it, for endpoint and batch alike."""
     stored = to_store(image.pixels, store_size)
-    return Decoded(to_model(stored, image_size), image_facts(image), _preview(stored) if preview else None)
+    return Decoded(
+        to_model(stored, image_size),
+        image_facts(image),
+        _preview(stored) if preview else None,
+        study=sha256_bytes(f"{image.study_uid}\n{image.patient_id}".encode()) if image.study_uid else None,
+        pixel_hash=image.pixel_hash,
+    )
 
 
 def _preview(pixels: Pixels) -> bytes:

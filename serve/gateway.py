@@ -26,7 +26,7 @@ from medfilip.answers import (
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
 from medfilip.model.question import Question
-from serve.archive import Archives
+from serve.archive import Archives, StudyReference
 from serve.messages import Answered, Decoded, Embedded, Refused, Told
 from serve.metrics import EndpointMetrics
 from serve.rendering import Form
@@ -75,7 +75,7 @@ class Gateway:
 
     def __init__(self, backend: Backend, settings: ServeSettings, metrics: EndpointMetrics | None = None) -> None:
         self._backend, self._settings = backend, settings
-        self._archives = Archives(settings.pacs, settings.max_images)
+        self._archives = Archives(settings.pacs, settings.max_images, settings.max_body_bytes)
         self._admitted = 0
         self._card: ModelCard | None = None
         self._card_until = 0.0
@@ -92,7 +92,7 @@ class Gateway:
         if self._admitted >= self._settings.gateway.max_admitted:
             raise MedfilipError(
                 ErrorCode.OVERLOADED,
-                f"The endpoint works on max_admitted = {self._settings.gateway.max_admitted} images already.",
+                f"The endpoint works on max_admitted = {self._settings.gateway.max_admitted} requests already.",
                 fix="Send the request again after the seconds in Retry-After.",
             )
         self._admitted += 1
@@ -111,7 +111,7 @@ class Gateway:
         MedfilipError
             The refusal of a part, ``OVERLOADED`` or ``REQUEST_TIMEOUT``.
         """
-        async with self._in_time():
+        async with self.in_time():
             decoded, told = await self._asked(
                 request.images, request.preview, partial(self._answered, request, timings), timings
             )
@@ -141,23 +141,32 @@ class Gateway:
         """
         if request.study is None:
             return request
-        async with self._in_time():
-            return replace(request, images=await self._archives.fetch(request.study))
+        async with self.in_time():
+            images = await self._archives.fetch(request.study, within_s=self._settings.request_timeout_s)
+            return replace(request, images=images)
 
-    async def store(self, request: DiagnoseRequest, diagnosis: Diagnosis) -> Diagnosis:
-        """Store the answer in the archive of its study, where the request asks for that.
+    async def stored_form(self, request: DiagnoseRequest, diagnosis: Diagnosis) -> tuple[Diagnosis, tuple[bytes, ...]]:
+        """Return the DICOM objects that the request asks to store, none for most, and the answer that counts them.
 
         Raises
         ------
         MedfilipError
-            As `render` and `serve.archive.Archives.store`.
+            As `render`.
         """
         if request.study is None or not request.study.store:
-            return diagnosis
+            return diagnosis, ()
         objects = await self.render("objects", diagnosis, request.images)
-        async with self._in_time():
-            await self._archives.store(request.study, objects)
-        return diagnosis.model_copy(update={"stored": len(objects)})
+        return diagnosis.model_copy(update={"stored": len(objects)}), objects
+
+    async def store(self, study: StudyReference, objects: Sequence[bytes]) -> None:
+        """Store DICOM objects in the archive of their study, to the end, whether the caller waits for it or not.
+
+        Raises
+        ------
+        MedfilipError
+            As `serve.archive.Archives.store`.
+        """
+        await asyncio.shield(self._archives.store(study, objects))
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...]:
         """Write an answer in another form.
@@ -167,7 +176,7 @@ class Gateway:
         MedfilipError
             As `serve.rendering.render`, or ``REQUEST_TIMEOUT``.
         """
-        async with self._in_time():
+        async with self.in_time():
             plain = tuple(image.model_copy(update={"preview": None}) for image in diagnosis.images)
             written = await self._backend.render(form, diagnosis.model_copy(update={"images": plain}), files)
         if isinstance(written, Refused):
@@ -182,7 +191,7 @@ class Gateway:
         MedfilipError
             As `diagnose`.
         """
-        async with self._in_time():
+        async with self.in_time():
             _, embedded = await self._asked(
                 request.images, False, lambda decoded: self._backend.embed(decoded, request.texts)
             )
@@ -232,10 +241,12 @@ class Gateway:
                 where = f"Image {number}: " if len(found) > 1 else ""
                 raise MedfilipError(item.code, where + item.message, fix=item.fix)
             decoded.append(item)
+        _check_one_study(decoded)
         return decoded
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def in_time(self) -> AsyncIterator[None]:
+        """Bound the work within: ``REQUEST_TIMEOUT`` when it takes longer than ``request_timeout_s``."""
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 yield
@@ -249,14 +260,17 @@ class Gateway:
     async def card(self) -> ModelCard:
         """Return the model's card, as an encoder gave it within the last seconds: a model may be replaced."""
         if self._card is None or time.monotonic() >= self._card_until:
-            self._card = await self._backend.card()
+            async with self.in_time():
+                self._card = await self._backend.card()
             self._card_until = time.monotonic() + _CARD_S
         return self._card
 
     async def labels(self) -> Labels:
         """Return the categories and the limits on labels."""
+        async with self.in_time():
+            known = await self._backend.labels()
         return Labels(
-            labels=await self._backend.labels(),
+            labels=known,
             max_labels=self._settings.max_labels,
             max_label_characters=self._settings.max_label_characters,
         )
@@ -276,6 +290,20 @@ class Gateway:
             raise MedfilipError(
                 ErrorCode.OVERLOADED, f"No encoder answered within {_READY_S:g} s.", fix="Try again later."
             ) from error
+
+
+def _check_one_study(images: Sequence[Decoded]) -> None:
+    """Refuse images of several studies, whose findings would be mixed into one answer, and the same one twice."""
+    if len({image.study for image in images if image.study is not None}) > 1:
+        raise MedfilipError(
+            ErrorCode.SOURCES_DIFFER,
+            "The images are of different studies or patients.",
+            fix="Send the images of one study per request.",
+        )
+    if len({image.pixel_hash for image in images}) < len(images):
+        raise MedfilipError(
+            ErrorCode.IMAGE_DUPLICATE, "An image was sent twice, and would count twice.", fix="Send each image once."
+        )
 
 
 def _with_preview(image: Decoded) -> ImageFacts:

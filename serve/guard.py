@@ -7,9 +7,11 @@ import logging
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +46,7 @@ _STATUS = {
     ErrorCode.INPUT_EMPTY: 422,
     ErrorCode.SOURCE_UNIDENTIFIED: 422,
     ErrorCode.SOURCES_DIFFER: 422,
+    ErrorCode.IMAGE_DUPLICATE: 422,
     ErrorCode.MAP_UNFIT: 422,
     # What an archive said, or did not say.
     ErrorCode.ENDPOINT_UNREACHABLE: 502,
@@ -63,6 +66,9 @@ _HEADERS_OF = {
 _ACTIONS = frozenset({"diagnose", "embed", "model", "labels"})
 _access_log = logging.getLogger("ray.serve.medfilip.access")
 _access_log.setLevel(logging.INFO)  # Serve's own lines stay at its level; this one goes to the same JSON file
+_PRIVATE = "/v1/"
+_GONE = "client_disconnected"
+_STRANGERS_A_MINUTE = 60
 _RECORDED = ("/v1/diagnose", "/v1/embed")
 """What looks at images: recorded in the audit log."""
 _SECURITY_HEADERS = {
@@ -142,69 +148,78 @@ class Guard:
     ) -> None:
         self._app, self._keys, self._limits, self._auditor = app, keys, limits, auditor
         self._metrics, self._names_requests = metrics, names_requests
+        self._strangers: deque[float] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        begin, headers, state = time.perf_counter(), Headers(scope=scope), scope.setdefault("state", {})
         given = headers.get("x-request-id")
         name = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state = scope.setdefault("state", {})
-        state["request_id"] = name
-        begin = time.perf_counter()
-        # The path as it is: whatever is asked for below it must have a key, whether it is there or not.
-        private, recorded = scope["path"].startswith("/v1/"), scope["path"] in _RECORDED and scope["method"] == "POST"
+        state |= {"request_id": name, "path": _route_path(scope)}
+        recorded = state["path"].rstrip("/") in _RECORDED and scope["method"] == "POST"
         auditor = self._auditor if recorded else None
-        exchange = _Exchange(
-            send, name if self._names_requests else None, unread=_has_body(headers), hold=bool(auditor)
-        )
+        shown = name if self._names_requests else None
+        exchange = _Exchange(send, shown, unread=_has_body(headers), hold=auditor is not None)
+        if auditor is not None:
+            state["recorded_before"] = partial(self._before, auditor, scope)
+        try:
+            await self._answer(scope, receive, exchange)
+        except (ClientDisconnect, asyncio.CancelledError) as gone:
+            # Nobody is left to answer, but what was done for them is on record.
+            state["error_code"] = _GONE
+            if auditor is not None:
+                await asyncio.shield(self._record(auditor, scope, exchange))
+            if isinstance(gone, asyncio.CancelledError):
+                raise
+            return
+        if auditor is not None and self._worth_a_line(state):
+            try:
+                await asyncio.shield(self._record(auditor, scope, exchange))
+            except MedfilipError as error:
+                exchange.recall()
+                await self._tell(error, scope, receive, exchange)
+        await exchange.release()
+        if state["path"].startswith(_PRIVATE):
+            self._tell_operator(scope, exchange, time.perf_counter() - begin)
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        """Let the application answer whoever may ask; everything but a caller who left becomes an answer."""
+        state, headers = scope["state"], Headers(scope=scope)
 
         async def receive_watched() -> Message:
             message = await receive()
             exchange.unread = exchange.unread and bool(message.get("more_body"))
             return message
 
-        async def tell(error: MedfilipError) -> None:
-            state["error_code"] = str(error.code)
-            await error_response(error, name)(scope, receive, exchange.send)
-
         try:
-            try:
-                if given is not None and given != name:
-                    raise _unfit_name()
-                with ExitStack() as counted:
-                    if private:
-                        caller = self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
-                        state["caller"] = caller.name
-                        counted.enter_context(self._limits.request(caller))
-                    await self._app(scope, receive_watched, exchange.send)
-            except (MedfilipError, ClientDisconnect):
-                raise
-            except Exception as error:
-                refused = unexpected(error)
-                if not exchange.recall():
-                    return
-                raise refused.error() from None
+            _check(state, headers)
+            with ExitStack() as counted:
+                # Whatever is asked for below this must have a key, whether it is there or not.
+                if state["path"].startswith(_PRIVATE):
+                    caller = self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
+                    state["caller"] = caller.name
+                    counted.enter_context(self._limits.request(caller))
+                await self._app(scope, receive_watched, exchange.send)
         except ClientDisconnect:
-            return  # nobody is left to answer
+            raise
         except MedfilipError as error:
-            await tell(error)
-        if auditor is not None:
-            try:
-                await self._record(auditor, scope, exchange)
-            except MedfilipError as error:
-                exchange.recall()
-                await tell(error)
-            await exchange.release()
-        if private:
-            self._tell_operator(scope, exchange, time.perf_counter() - begin)
+            await self._tell(error, scope, receive, exchange)
+        except Exception as error:
+            refused = unexpected(error)
+            if exchange.recall():
+                await self._tell(refused.error(), scope, receive, exchange)
+
+    async def _tell(self, error: MedfilipError, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        scope["state"]["error_code"] = str(error.code)
+        await error_response(error, scope["state"]["request_id"])(scope, receive, exchange.send)
 
     def _tell_operator(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
         """Count a request, and log one line about it that holds nothing of it: no address, which may hold labels."""
         state = scope["state"]
-        route = scope["path"].removeprefix("/v1/")
+        route = state["path"].removeprefix("/v1/")
         action, code = route if route in _ACTIONS else "other", state.get("error_code")
         self._metrics.answered(action, exchange.status, code)
         _access_log.info(
@@ -212,12 +227,33 @@ class Guard:
             extra={"medfilip_request": state["request_id"], "caller": state.get("caller")},
         )  # fmt: skip
 
+    def _worth_a_line(self, state: Mapping[str, Any]) -> bool:
+        """Whether a request is recorded: of those that nobody answers for, only so many a minute.
+
+        They look at no image, and a flood of them would fill the disk and hold up every answer.
+        """
+        if "caller" in state:
+            return True
+        now = time.monotonic()
+        while self._strangers and self._strangers[0] <= now - 60:
+            self._strangers.popleft()
+        if len(self._strangers) >= _STRANGERS_A_MINUTE:
+            return False
+        self._strangers.append(now)
+        return True
+
+    async def _before(self, auditor: Auditor, scope: Scope, **facts: Any) -> None:
+        """Record what is about to be done elsewhere, before it is done."""
+        state = scope["state"]
+        known = {"request_id": state["request_id"], "caller": state.get("caller"), "model": state.get("model")}
+        await asyncio.shield(auditor.record({**known, **facts}, state.get("audited"), b""))
+
     async def _record(self, auditor: Auditor, scope: Scope, exchange: _Exchange) -> None:
         state = scope["state"]
         facts = {
             "request_id": state["request_id"],
             "caller": state.get("caller"),
-            "action": scope["path"].removeprefix("/v1/"),
+            "action": state["path"].strip("/").removeprefix("v1/"),
             "status": exchange.status,
             "code": state.get("error_code"),
             "model": state.get("model"),
@@ -271,12 +307,22 @@ def _has_body(headers: Headers) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _unfit_name() -> MedfilipError:
-    return MedfilipError(
-        ErrorCode.REQUEST_INVALID,
-        "The header X-Request-ID does not fit: 1 to 64 letters, digits, '.', '_' or '-' are allowed.",
-        fix="Leave it out to get one.",
-    )
+def _route_path(scope: Scope) -> str:
+    """Return the path that routes are looked up by: behind a prefix the address holds more than that (ASGI)."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and (path + "/").startswith(root.rstrip("/") + "/") else path
+
+
+def _check(state: Mapping[str, Any], headers: Headers) -> None:
+    """Refuse a name and a path that nobody should send; a route also matches with a newline behind it."""
+    if headers.get("x-request-id", state["request_id"]) != state["request_id"]:
+        raise MedfilipError(
+            ErrorCode.REQUEST_INVALID,
+            "The header X-Request-ID does not fit: 1 to 64 letters, digits, '.', '_' or '-' are allowed.",
+            fix="Leave it out to get one.",
+        )
+    if not state["path"].isprintable():
+        raise MedfilipError(ErrorCode.NOT_FOUND, "There is nothing at this address.", fix="See /openapi.json.")
 
 
 def error_response(error: MedfilipError, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:

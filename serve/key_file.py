@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -146,6 +147,14 @@ def revoke_key(path: Path, name: str) -> None:
     _changed(path, change)
 
 
+def _take_over(path: Path, staging: Path) -> None:
+    """Give the new file mode and owner of the old one: an endpoint of another user must be able to go on reading it."""
+    with suppress(OSError):
+        old = path.stat()
+        staging.chmod(old.st_mode & 0o777)
+        os.chown(staging, old.st_uid, old.st_gid)
+
+
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
@@ -160,4 +169,5 @@ def _changed(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
             staging.write(changed.model_dump_json(indent=2) + "\n")
             staging.flush()
             os.fsync(staging.fileno())
+        _take_over(path, Path(staging.name))
         Path(staging.name).replace(path)

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import logging
 import math
+import os
 import re
 import secrets
 import time
@@ -20,6 +21,8 @@ SECRET_NAME = "API_KEYS"  # noqa: S105 - the name of a secret, not one
 MIN_CHARACTERS = 20
 RELOAD_S = 2.0
 """How often the file of keys is looked at."""
+STALE_S = 300.0
+"""How long keys stay accepted while their file cannot be read."""
 _UNREAD = (-1, -1)
 _logger = logging.getLogger("medfilip.serve")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +100,7 @@ class KeyRing:
             )
         self._given = {value: Caller(f"key-{value[:8]}") for value in hashes}
         self._file, self._read, self._state = file, dict[str, Caller](), _UNREAD
-        self._looked = -math.inf
+        self._looked = self._known_until = -math.inf
 
     def check(self, authorization: str | None, x_api_key: str | None) -> Caller:
         """Accept a request by its ``Authorization: Bearer`` or ``X-API-Key`` header.
@@ -138,14 +141,18 @@ class KeyRing:
         try:
             found = file.stat()
             state = (found.st_mtime_ns, found.st_ino)
-            if state == self._state:
+            if state == self._state and os.access(file, os.R_OK):
+                self._known_until = time.monotonic() + STALE_S
                 return
             entries = read_key_file(file).active
         except (OSError, MedfilipError) as error:
-            # What was accepted a moment ago stays accepted: a disk that hiccups must not lock a hospital out.
+            # What was accepted a moment ago stays so for a while: a disk that hiccups must not lock a hospital out. Not
+            # for ever: a key may have been revoked since.
             _logger.error("the file of API keys cannot be read (%s)", type(error).__name__)
+            if time.monotonic() >= self._known_until:
+                self._read = {}
             return
-        self._state = state
+        self._state, self._known_until = state, time.monotonic() + STALE_S
         self._read = {
             entry.sha256: Caller(entry.name, entry.requests_per_minute, entry.concurrent_requests) for entry in entries
         }

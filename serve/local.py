@@ -144,7 +144,7 @@ def _serving(settings: ServeSettings, *, own_ray: bool) -> Iterator[None]:
                 "host": settings.host,
                 "port": settings.port,
                 # Beyond the gateway's own limits, which answer in the shape of every other error.
-                "request_timeout_s": settings.request_timeout_s + settings.upload_timeout_s + 5,
+                "request_timeout_s": settings.longest_request_s,
                 "keep_alive_timeout_s": settings.keep_alive_timeout_s,
             },
             logging_config=LOGGING,

@@ -51,11 +51,17 @@ class Decoded:
         What may be told about the file.
     preview
         A PNG of 8 bits, where it was asked for.
+    study
+        A hash of what the file says of study and patient, to tell images of several apart; ``None`` if it says nothing.
+    pixel_hash
+        Of the decoded pixels.
     """
 
     pixels: FloatArray = field(repr=False)
     facts: ImageFacts
     preview: bytes | None = field(default=None, repr=False)
+    study: str | None = field(default=None, repr=False)
+    pixel_hash: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

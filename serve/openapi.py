@@ -14,7 +14,8 @@ _QUESTION: dict[str, dict[str, Any]] = {
     "labels": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "ontology ids, their names or short texts; none for the categories the model was calibrated for",
+        "description": "ontology ids, their names or short texts; none for the categories the model was calibrated "
+        "for, or for the described ones alone",
         "example": ["pneumothorax", "small left pleural effusion"],
     },
     "described": {

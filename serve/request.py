@@ -56,7 +56,8 @@ class DiagnoseRequest:
 
     def question_hash(self) -> str:
         """Return the SHA-256 of what is asked."""
-        return sha256_bytes(canonical_json(asdict(self.question)).encode())
+        asked = asdict(self.question) | {"study": None if self.study is None else asdict(self.study)}
+        return sha256_bytes(canonical_json(asked).encode())
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _number(
         return None
     try:
         value = float(int(text)) if whole else float(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         value = float("nan")
     if not low <= value <= high:
         kind = "a whole number" if whole else "a number"

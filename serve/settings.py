@@ -69,7 +69,7 @@ class GatewaySettings(PoolSettings):
     target_ongoing_requests: float = operational(32, gt=0, description="load beyond which a replica is added")
     max_ongoing_requests: int = operational(512, ge=2, le=10_000, description="connections in a replica at a time")
     max_queued_requests: int = operational(512, ge=1, le=100_000, description="connections that may wait")
-    max_admitted: int = operational(16, ge=1, le=1000, description="images in a gateway at a time; more get 503")
+    max_admitted: int = operational(16, ge=1, le=1000, description="requests with images at a time; more get 503")
 
 
 class ServeSettings(Settings):
@@ -108,7 +108,7 @@ class ServeSettings(Settings):
         600, ge=1, le=1_000_000, description="requests of one API key in any minute, in each gateway; more get 429"
     )
     concurrent_requests: int = operational(
-        16, ge=1, le=10_000, description="requests of one API key at a time, in each gateway; more get 429"
+        8, ge=1, le=10_000, description="requests of one API key at a time, in each gateway; more get 429"
     )
     audit_folder: str | None = operational(
         None, description="folder of the audit log, on each node; without it none is kept"
@@ -120,3 +120,9 @@ class ServeSettings(Settings):
     ray: LocalRaySettings = operational(
         LocalRaySettings(object_store_mb=512), description="the local Ray of 'medfilip serve'"
     )
+
+    @property
+    def longest_request_s(self) -> float:
+        """Seconds after which any request has ended: its upload, its work, and what is stored in an archive."""
+        storing_s = self.pacs.total_timeout_s if self.pacs.archives else 0.0
+        return self.upload_timeout_s + self.request_timeout_s + storing_s + 5

@@ -67,7 +67,7 @@ def http_app(
         description=f"Zero-shot diagnosis of chest X-rays; {INTENDED_USE}.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        responses={status: {"model": ErrorAnswer} for status in (401, 403, 429, 503)},
+        responses={503: {"model": ErrorAnswer}},
     )
     app.add_middleware(
         Guard,
@@ -88,7 +88,7 @@ def http_app(
 
 def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (408, 411, 413, 415, 422, 500, 502, 504)
+        status: {"model": ErrorAnswer} for status in (401, 403, 404, 408, 411, 413, 415, 422, 429, 500, 502, 503, 504)
     }
 
     @app.post("/v1/diagnose", openapi_extra=DIAGNOSE_BODY, responses=refusals | _DIAGNOSED, response_class=Response)
@@ -97,12 +97,20 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         form = form_of(request.headers.get("accept", ""))
         gateway.admit()
         try:
-            given = await gateway.fetched(await _read_in_time(read_request(request, settings), settings))
-            request.state.audited = given
-            request.state.model = (await gateway.card()).fingerprint
+            request.state.audited = given = await _read_in_time(read_request(request, settings), settings)
             timings: dict[str, float] = {}
-            diagnosis = await gateway.store(given, await gateway.diagnose(given, request.state.request_id, timings))
-            kind, body = await _written(gateway, form, diagnosis, given)
+            async with gateway.in_time():
+                request.state.audited = given = await gateway.fetched(given)
+                diagnosis = await gateway.diagnose(given, request.state.request_id, timings)
+                request.state.model = diagnosis.model.fingerprint
+                diagnosis, objects = await gateway.stored_form(given, diagnosis)
+                kind, body = await _written(gateway, form, diagnosis, given, objects)
+            if given.study is not None and objects:
+                # Last of all, once everything else has worked, and on record before: it cannot be undone.
+                before = getattr(request.state, "recorded_before", None)
+                if before is not None:
+                    await before(action="store", archive=given.study.archive, objects=len(objects))
+                await gateway.store(given.study, objects)
             return Response(body, media_type=kind, headers={"Server-Timing": _server_timing(timings), "Vary": "Accept"})
         finally:
             gateway.leave()
@@ -113,17 +121,20 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         gateway.admit()
         try:
             request.state.audited = given = await _read_in_time(read_embed_request(request, settings), settings)
-            request.state.model = (await gateway.card()).fingerprint
-            return await gateway.embed(given, request.state.request_id)
+            embedding = await gateway.embed(given, request.state.request_id)
+            request.state.model = embedding.model
+            return embedding
         finally:
             gateway.leave()
 
-    @app.get("/v1/model")
+    guarded: dict[int | str, dict[str, Any]] = {status: {"model": ErrorAnswer} for status in (401, 403, 429, 504)}
+
+    @app.get("/v1/model", responses=guarded)
     async def model() -> ModelCard:
         """Describe the model."""
         return await gateway.card()
 
-    @app.get("/v1/labels")
+    @app.get("/v1/labels", responses=guarded)
     async def labels() -> Labels:
         """List the categories that can be asked for by id."""
         return await gateway.labels()
@@ -140,11 +151,14 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         return Health(status="ready")
 
 
-async def _written(gateway: Gateway, form: Form, diagnosis: Diagnosis, request: DiagnoseRequest) -> tuple[str, bytes]:
-    """Return media type and body of an answer."""
+async def _written(
+    gateway: Gateway, form: Form, diagnosis: Diagnosis, request: DiagnoseRequest, objects: tuple[bytes, ...]
+) -> tuple[str, bytes]:
+    """Return media type and body of an answer; DICOM objects that will be stored are the ones that are answered."""
     if form == "json":
         return MEDIA_TYPES[form], diagnosis.model_dump_json().encode()
-    written = await gateway.render(form, diagnosis, request.images)
+    own = objects and form in ("sr", "objects")
+    written = objects if own else await gateway.render(form, diagnosis, request.images)
     return encode(written) if form == "objects" else (MEDIA_TYPES[form], written[0])
 
 

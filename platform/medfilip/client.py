@@ -53,7 +53,7 @@ class AskedOver(TypedDict, total=False):
         Which findings get one: ``none``, ``present`` or ``all``.
     """
 
-    described: Mapping[str, Sequence[str]] | None
+    described: Mapping[str, str | Sequence[str]] | None
     operating_point: Literal["f1", "youden", "sensitivity"] | None
     threshold: float | None
     attributes: int
@@ -76,7 +76,10 @@ class Client:
     def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 90.0) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         # No redirects: an answer that sends an image elsewhere is not followed.
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, follow_redirects=False)
+        # And no proxy of the environment for an endpoint of this machine: it would see images and key in the clear.
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout_s, follow_redirects=False, trust_env=not _is_loopback(url)
+        )
         self._url = url
 
     def __enter__(self) -> Client:
@@ -92,7 +95,10 @@ class Client:
         self._http.close()
 
     def diagnose(
-        self, image: GivenFile | Sequence[GivenFile], labels: Sequence[str] | None = None, **asked: Unpack[AskedOver]
+        self,
+        image: GivenFile | Sequence[GivenFile],
+        labels: str | Sequence[str] | None = None,
+        **asked: Unpack[AskedOver],
     ) -> Diagnosis:
         """Ask for a zero-shot diagnosis.
 
@@ -116,7 +122,7 @@ class Client:
         self,
         form: Literal["fhir", "sr", "objects"],
         image: GivenFile | Sequence[GivenFile],
-        labels: Sequence[str] | None = None,
+        labels: str | Sequence[str] | None = None,
         **asked: Unpack[AskedOver],
     ) -> list[bytes]:
         """Ask for a diagnosis in a standard form.
@@ -147,12 +153,12 @@ class Client:
         return decode(answer.headers.get("content-type", ""), answer.content)
 
     def _diagnosed(
-        self, accept: str, image: GivenFile | Sequence[GivenFile], labels: Sequence[str] | None, asked: AskedOver
+        self, accept: str, image: GivenFile | Sequence[GivenFile], labels: str | Sequence[str] | None, asked: AskedOver
     ) -> httpx.Response:
         threshold = asked.get("threshold")
         fields: dict[str, Any] = {
-            "labels": list(labels or ()),
-            "described": [f"{name}: {'; '.join(phrases)}" for name, phrases in (asked.get("described") or {}).items()],
+            "labels": [labels] if isinstance(labels, str) else list(labels or ()),
+            "described": [_described(name, phrases) for name, phrases in (asked.get("described") or {}).items()],
             "operating_point": asked.get("operating_point") or [],
             "threshold": [] if threshold is None else str(threshold),
             "attributes": str(asked.get("attributes", 0)),
@@ -203,6 +209,23 @@ class Client:
         if answer.status_code != httpx.codes.OK:
             raise _error(answer)
         return answer
+
+
+def _described(name: str, phrases: str | Sequence[str]) -> str:
+    """Write a described label as the endpoint reads it: "NAME: phrase; phrase"."""
+    told = [phrases] if isinstance(phrases, str) else list(phrases)
+    if ":" in name or any(";" in phrase for phrase in told):
+        raise MedfilipError(
+            ErrorCode.REQUEST_INVALID,
+            "The name of a described label holds a ':', or a phrase of it a ';'.",
+            fix="Leave them out: they separate name and phrases.",
+        )
+    return f"{name}: {'; '.join(told)}"
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host if "://" in url else ""
+    return host in ("localhost", "127.0.0.1", "::1")
 
 
 def _files(image: GivenFile | Sequence[GivenFile]) -> list[tuple[str, Any]]:

@@ -8,7 +8,8 @@ const make = (tag, properties = {}, ...children) => {
 const words = (text) => text.replaceAll("_", " ");
 // Nothing is certain: "100 %" and "0 %" are not said.
 const percent = (value) => (value > 0.995 ? "> 99 %" : value < 0.005 ? "< 1 %" : `${Math.round(value * 100)} %`);
-const state = { files: [], drawn: null, answer: null, shown: 0, mapped: null, asked: 0 };
+// What was asked is kept with its answer: heat maps and downloads are about that, whatever the form says by then.
+const state = { files: [], drawn: null, answer: null, fields: [], shown: 0, mapped: null, asked: 0, mapping: 0 };
 
 // A key in the fragment of the address never leaves the browser; it is taken out of sight at once.
 const fragment = new URLSearchParams(location.hash.slice(1));
@@ -34,15 +35,18 @@ async function call(path, options = {}) {
   throw new Error(error ? `${error.message} ${error.fix}` : `The endpoint answered with status ${answer.status}.`);
 }
 
-function form(extra = {}) {
+function fieldsOfForm() {
+  const fields = split($("labels").value, ",").map((label) => ["labels", label]);
+  const [name, phrases] = [$("name").value.trim(), split($("phrases").value, ";")];
+  if (name && phrases.length) fields.push(["described", `${name.replaceAll(":", " ")}: ${phrases.join("; ")}`]);
+  if ($("point").value) fields.push(["operating_point", $("point").value]);
+  return [...fields, ["attributes", "3"]];
+}
+
+function request(fields, extra) {
   const data = new FormData();
   for (const file of state.files) data.append("file", file, "image");
-  for (const label of split($("labels").value, ",")) data.append("labels", label);
-  const [name, phrases] = [$("name").value.trim(), split($("phrases").value, ";")];
-  if (name && phrases.length) data.append("described", `${name.replaceAll(":", " ")}: ${phrases.join("; ")}`);
-  if ($("point").value) data.append("operating_point", $("point").value);
-  data.append("attributes", "3");
-  for (const [field, value] of Object.entries(extra)) data.append(field, value);
+  for (const [field, value] of [...fields, ...Object.entries(extra)]) data.append(field, value);
   return data;
 }
 
@@ -50,17 +54,20 @@ const split = (text, mark) => text.split(mark).map((part) => part.trim()).filter
 
 async function diagnose() {
   if (!state.files.length) return say("Choose an image or a phantom first.");
-  if ($("name").value.trim() && !split($("phrases").value, ";").length) {
-    say("Say in a phrase or two what the new disease looks like.");
-    return $("phrases").focus();
+  const [named, looks] = [$("name").value.trim(), split($("phrases").value, ";").length];
+  if (Boolean(named) !== Boolean(looks)) {
+    say(named ? "Say in a phrase or two what the new disease looks like." : "Give the new disease a name.");
+    return $(named ? "phrases" : "name").focus();
   }
-  const number = ++state.asked;
+  const number = ++state.asked, fields = fieldsOfForm();
+  Object.assign(state, { answer: null, mapped: null, mapping: state.mapping + 1 });
+  show();
   say("Diagnosing …");
   $("findings").setAttribute("aria-busy", "true");
   try {
-    const answer = await (await call("v1/diagnose", { method: "POST", body: form({ preview: "true" }) })).json();
+    const answer = await (await call("v1/diagnose", { method: "POST", body: request(fields, { preview: "true" }) })).json();
     if (number !== state.asked) return; // another question was asked since
-    Object.assign(state, { answer, shown: 0, mapped: null });
+    Object.assign(state, { answer, fields, shown: 0, mapped: null });
     show();
     const found = answer.findings.filter((finding) => finding.decision === "present").length;
     say(answer.abstentions.length ? "Nothing is decided about this study; see below why."
@@ -70,7 +77,7 @@ async function diagnose() {
     Object.assign(state, { answer: null, mapped: null });
     show();
     say("");
-    $("notes").replaceChildren(make("p", { className: "error", textContent: error.message }));
+    $("notes").replaceChildren(make("p", { className: "error", role: "alert", textContent: error.message }));
   } finally {
     if (number === state.asked) $("findings").removeAttribute("aria-busy");
   }
@@ -144,7 +151,7 @@ function why(finding) {
   const point = finding.operating_point;
   const lines = finding.attributes.map((match) => `${match.text} (${words(match.axis)}, ${match.score.toFixed(2)})`);
   const known = point.sensitivity === null ? "" : `: sensitivity ${percent(point.sensitivity)}, specificity `
-    + `${percent(point.specificity)} on ${point.positives} + ${point.negatives} validation images`;
+    + `${percent(point.specificity)} on ${point.positives} + ${point.negatives} validation images, on which it was chosen`;
   return make("details", {}, make("summary", { textContent: "Why" }),
     make("ul", {}, ...lines.map((text) => make("li", { textContent: text })),
       make("li", { textContent: `Scores: ${finding.positive_score.toFixed(2)} for, ${finding.negative_score.toFixed(2)} against` }),
@@ -152,7 +159,7 @@ function why(finding) {
 }
 
 async function heatMap(finding, button) {
-  const on = button.getAttribute("aria-pressed") !== "true";
+  const on = button.getAttribute("aria-pressed") !== "true", number = ++state.mapping;
   for (const other of document.querySelectorAll('.finding button[aria-pressed="true"]')) other.setAttribute("aria-pressed", "false");
   state.mapped = null;
   drawMap();
@@ -162,16 +169,13 @@ async function heatMap(finding, button) {
   const { answer } = state;
   try {
     if (!finding.heat_map) {
-      const data = form({ heat_maps: "all" });
-      const own = [...data.getAll("described")].find((text) => text.startsWith(`${finding.label}:`));
-      data.delete("labels");
-      data.delete("described");
-      if (own && finding.category === null) data.append("described", own);
-      else data.append("labels", finding.label);
-      const found = await (await call("v1/diagnose", { method: "POST", body: data })).json();
+      const own = finding.category === null
+        && state.fields.find(([field, text]) => field === "described" && text.startsWith(`${finding.label}:`));
+      const body = request([own || ["labels", finding.label]], { heat_maps: "all" });
+      const found = await (await call("v1/diagnose", { method: "POST", body })).json();
       finding.heat_map = found.findings[0].heat_map;
     }
-    if (state.answer !== answer) return;
+    if (state.answer !== answer || number !== state.mapping) return; // something else was asked for since
     state.mapped = finding;
     state.shown = finding.heat_map.image;
     button.setAttribute("aria-pressed", "true");
@@ -206,7 +210,7 @@ function showImage() {
   const grey = { window: "window of the file", voi_lut: "table of the file", full_range: "full range" }[facts.grey_values];
   const rows = [["View", facts.view], ["Size", `${facts.columns} × ${facts.rows}, ${facts.bits} bits`],
     ["Grey values", facts.inverted ? `${grey}, inverted` : grey]];
-  if (answer.unfamiliarity !== null) rows.push(["Unlike known images", percent(answer.unfamiliarity)]);
+  if (answer.unfamiliarity !== null) rows.push(["Unfamiliarity", `farther out than ${percent(answer.unfamiliarity)} of reference images`]);
   for (const [name, value] of rows) $("facts").append(make("dt", { textContent: name }), make("dd", { textContent: value }));
 }
 
@@ -248,7 +252,7 @@ function downloads(formats) {
     const button = make("button", { type: "button", textContent: `Download ${title}` });
     button.addEventListener("click", async () => {
       try {
-        const body = form({ heat_maps: "present" });
+        const body = request(state.fields, { heat_maps: "present" });
         const answer = await call("v1/diagnose", { method: "POST", body, headers: { Accept: accept } });
         download(file, accept, await answer.blob());
         say(`${title} was downloaded.`);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from medfilip.standards.structured_report import structured_report
 from serve.decoding import DecoderService
 from serve.encoding import EncoderService
 from serve.gateway import Gateway
+from serve.guard import Auditor
 from serve.keys import KeyRing
 from serve.settings import ServeSettings
 from serve.web import http_app
@@ -146,13 +148,15 @@ def test_an_object_of_another_study_is_not_stored(archive: Orthanc, settings: Pa
 
 
 @pytest.fixture
-def endpoint(settings: PacsSettings, tiny_checkpoint: Path) -> Iterator[TestClient]:
+def endpoint(settings: PacsSettings, tiny_checkpoint: Path, tmp_path: Path) -> Iterator[TestClient]:
     """The endpoint's application on its real parts, with the archive in its settings."""
+    auditor = Auditor(tmp_path, "test")
     given = ServeSettings(checkpoint=str(tiny_checkpoint), pacs=settings)
     decoder = DecoderService(given.limits, store_size=given.store_size)
     backend = InProcess(decoder, EncoderService(tiny_checkpoint))
-    yield TestClient(http_app(Gateway(backend, given), KeyRing([]), given))
+    yield TestClient(http_app(Gateway(backend, given), KeyRing([]), given, auditor=auditor))
     decoder.close()
+    auditor.close()
 
 
 def test_the_endpoint_fetches_diagnoses_and_stores(archive: Orthanc, endpoint: TestClient) -> None:
@@ -184,6 +188,23 @@ def test_the_endpoint_fetches_diagnoses_and_stores(archive: Orthanc, endpoint: T
     evidence = read.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     referenced = {item.ReferencedSOPInstanceUID for one in evidence for item in one.ReferencedSOPSequence}
     assert referenced == set(study.sop_uids[: len(files)])
+
+
+def test_the_report_that_is_answered_is_the_one_that_is_stored(
+    archive: Orthanc, endpoint: TestClient, tmp_path: Path
+) -> None:
+    study, _ = stored(archive, 13)
+    body = [
+        (name, (None, value)) for name, value in (("study", study.study_uid), ("store", "true"), ("labels", "mass"))
+    ]
+    answer = endpoint.post("/v1/diagnose", files=body, headers={"Accept": "application/dicom"})
+    uid = pydicom.dcmread(io.BytesIO(answer.content)).SOPInstanceUID
+    assert [item["Type"] for item in archive.post("tools/lookup", uid.encode()).json()] == ["Instance"]
+    [file] = tmp_path.glob("*.jsonl")
+    _, before, after = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (before["action"], before["archive"], before["objects"]) == ("store", "ward", 1)
+    assert (after["action"], after["status"]) == ("diagnose", 200) and before["inputs"] == after["inputs"]
+    assert study.study_uid not in file.read_text()
 
 
 def test_the_endpoint_tells_what_an_archive_cannot(

@@ -123,7 +123,11 @@ class DicomWebClient:
         for modality in _MODALITIES:
             asked = {"Modality": modality, "limit": str(limit + 1)}
             _, body = self._send("GET", path, self._settings.max_query_bytes, accept=_JSON, params=asked)
-            found |= set(self._instances(body, study_uid))
+            told = _json_list(body)
+            own = set(self._instances(told, study_uid))
+            if len(told) > limit and len(own) < len(told):
+                raise _invalid("it ignores the modality that was searched for, so that images may be missing from it")
+            found |= own
         if len(found) > limit:
             raise MedfilipError(
                 ErrorCode.REQUEST_TOO_LARGE,
@@ -192,8 +196,8 @@ class DicomWebClient:
         )
         _check_stored(body, {sop for _, sop in identities})
 
-    def _instances(self, body: bytes, study_uid: str) -> Iterable[Instance]:
-        for item in _json_list(body):
+    def _instances(self, told: Iterable[Any], study_uid: str) -> Iterable[Instance]:
+        for item in told:
             if _value(item, _SOP_CLASS) in _CLASSES:
                 number = _value(item, _NUMBER)
                 yield Instance(

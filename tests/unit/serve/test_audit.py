@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -148,3 +150,52 @@ def test_nothing_is_answered_that_was_not_recorded(
     monkeypatch.undo()
     assert [chain.state for chain in verify(tmp_path)] == ["open"]
     assert audited.post("/v1/diagnose", files={"file": phantom_dicom}).status_code == 200
+
+
+def test_a_way_behind_a_prefix_is_recorded_too(
+    backend: object, settings: ServeSettings, tmp_path: Path, phantom_dicom: bytes
+) -> None:
+    auditor = Auditor(tmp_path, "test")
+    app = http_app(Gateway(backend, settings), KeyRing([]), settings, auditor=auditor)  # type: ignore[arg-type]
+    assert (
+        TestClient(app, root_path="/xray").post("/xray/v1/diagnose", files={"file": phantom_dicom}).status_code == 200
+    )
+    auditor.close()
+    assert [chain.requests for chain in verify(tmp_path)] == [1]
+
+
+def test_strangers_cannot_fill_the_disk(audited: TestClient, tmp_path: Path) -> None:
+    for _ in range(70):
+        assert audited.post("/v1/diagnose", headers={"X-API-Key": "wrong"}).status_code == 403
+    assert [chain.requests for chain in verify(tmp_path)] == [60]
+
+
+def test_letters_that_cannot_be_encoded_break_one_chain_alone(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    write(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b'"r1"', b'"\\ud800"'))
+    assert [chain.state for chain in verify(tmp_path)] == ["broken", "sound"]
+
+
+def test_who_leaves_before_the_answer_is_on_record(
+    backend: object, settings: ServeSettings, tmp_path: Path, phantom_dicom: bytes
+) -> None:
+    class Slow(type(backend)):  # type: ignore[misc]
+        async def decode(self, data: bytes, image_size: int, preview: bool) -> object:
+            await asyncio.sleep(60)
+
+    auditor = Auditor(tmp_path, "test")
+    parts = backend.decoder, backend.encoder  # type: ignore[attr-defined]
+    app = http_app(Gateway(Slow(*parts), settings), KeyRing([]), settings, auditor=auditor)
+
+    async def leave() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://endpoint") as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.post("/v1/diagnose", files={"file": phantom_dicom}), 0.5)
+
+    asyncio.run(leave())
+    auditor.close()
+    [file] = tmp_path.glob("*.jsonl")
+    line = json.loads(file.read_text().splitlines()[1])
+    assert line["code"] == "client_disconnected" and line["inputs"] == [sha256_bytes(phantom_dicom)]

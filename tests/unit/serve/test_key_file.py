@@ -63,6 +63,17 @@ def test_a_ring_follows_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert ring.check(None, second).name == "second", "what was accepted stays so while the file cannot be read"
     file.unlink()
     assert ring.check(None, second).name == "second"
+    monkeypatch.setattr(ring, "_known_until", 0.0)
+    with pytest.raises(MedfilipError) as caught:
+        ring.check(None, second)
+    assert caught.value.code == ErrorCode.FORBIDDEN, "but not for ever: it may have been revoked"
+
+
+def test_who_may_read_the_file_may_go_on_to(file: Path) -> None:
+    add_key(file, "a")
+    file.chmod(0o640)
+    revoke_key(file, "a")
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_file_is_enough_and_must_be_readable(file: Path) -> None:

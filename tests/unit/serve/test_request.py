@@ -64,6 +64,7 @@ def test_unfit_labels_are_refused_without_being_quoted(labels: list[str], words:
         ({"operating_point": ["secret"]}, "'operating_point' has a value that is not known"),
         ({"heat_maps": ["all", "secret"]}, "'heat_maps' is given 2 times"),
         ({"attributes": ["11"]}, "a whole number from 0 to 10"),
+        ({"attributes": ["9" * 400]}, "a whole number from 0 to 10"),
         ({"attributes": ["1.5"]}, "a whole number from 0 to 10"),
         ({"threshold": ["nan"]}, "a number from 0 to 1"),
         ({"threshold": ["secret"]}, "a number from 0 to 1"),

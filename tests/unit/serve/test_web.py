@@ -14,6 +14,13 @@ from medfilip.core.errors import ErrorCode
 from medfilip.imaging.dicom import read_dicom
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.preprocess import png_encode
+from medfilip.phantom.corpus import dicom_bytes
+from medfilip.phantom.study import make_study
+from serve.gateway import Gateway
+from serve.keys import KeyRing, hash_key
+from serve.settings import ServeSettings
+from serve.web import http_app
+from tests.unit.serve.conftest import KEY
 
 LABELS = ["pleural_effusion", "Left  pleural effusion", "something nobody wrote down"]
 Make = Callable[..., TestClient]
@@ -57,7 +64,8 @@ def test_the_images_of_a_study_are_answered_together(client: TestClient, phantom
 
     alone = score(phantom_dicom), score(other)
     assert min(alone) < score(phantom_dicom, other) < max(alone)
-    assert score(phantom_dicom, phantom_dicom) == pytest.approx(alone[0], abs=1e-5)
+    twice = client.post("/v1/diagnose", files=[("file", ("x", phantom_dicom))] * 2)
+    error_of(twice, 422, ErrorCode.IMAGE_DUPLICATE)
     wrong = client.post("/v1/diagnose", files=[("file", ("x", phantom_dicom)), ("file", ("y", b"no image"))])
     assert "Image 2" in error_of(wrong, 422, ErrorCode.IMAGE_UNSUPPORTED)
 
@@ -216,3 +224,22 @@ def test_a_caller_that_asks_too_much_is_told_when_to_come_back(client_of: Make) 
     assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
     assert client.get("/healthz").status_code == 200
     error_of(client.get("/v1/model", headers={"Authorization": "Bearer wrong"}), 403, ErrorCode.FORBIDDEN)
+
+
+def test_images_of_two_patients_are_never_one_answer(client: TestClient) -> None:
+    files = [("file", (str(index), dicom_bytes(make_study(3, index, size=128)))) for index in range(2)]
+    for form in ("application/json", "application/fhir+json"):
+        answer = client.post("/v1/diagnose", files=files, headers={"Accept": form})
+        error_of(answer, 422, ErrorCode.SOURCES_DIFFER)
+    error_of(client.post("/v1/embed", files=files), 422, ErrorCode.SOURCES_DIFFER)
+
+
+@pytest.mark.parametrize("prefix", ["", "/xray"])
+@pytest.mark.parametrize("path", ["/v1/diagnose", "/v1/diagnose%0A", "/v1/model", "/v1/nothing", "/v1/"])
+def test_no_way_leads_past_the_key(backend: object, settings: ServeSettings, prefix: str, path: str) -> None:
+    app = http_app(Gateway(backend, settings), KeyRing([hash_key(KEY)]), settings)  # type: ignore[arg-type]
+    stranger = TestClient(app, root_path=prefix)
+    answers = [stranger.post(prefix + path, files={"file": b"x"}), stranger.get(prefix + path)]
+    assert all(answer.status_code == (404 if "%" in path else 401) for answer in answers)
+    known = TestClient(app, root_path=prefix, headers={"X-API-Key": KEY})
+    assert known.get(f"{prefix}/v1/model").status_code == 200
