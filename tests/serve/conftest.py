@@ -1,4 +1,4 @@
-"""One endpoint on the shared cluster for all tests of this folder."""
+"""An endpoint on the shared cluster for the tests of a module: it must end before the cluster does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve.local import Endpoint, running_endpoint
 from serve.settings import EncoderSettings, ServeSettings
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def audit_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The audit log of the endpoint; sound when it has ended."""
     folder = tmp_path_factory.mktemp("audit")
@@ -20,7 +20,7 @@ def audit_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert [chain.state for chain in verify(folder)] == ["sound"], "the gateway closed it"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def endpoint(ray_cluster: None, tiny_checkpoint: Path, audit_folder: Path) -> Iterator[Endpoint]:
     # A long wait for batches, so that requests sent together are seen to be computed together on a slow machine.
     encoder = EncoderSettings(batch_wait_s=0.5)
