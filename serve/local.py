@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from serve.settings import ServeSettings
 
 APPLICATION = "medfilip"
 _START_S = 120.0
+_PORTS, _TRIES = range(20_000, 32_000), 20
 
 
 @dataclass(frozen=True)
@@ -212,18 +214,29 @@ def _key_to_make(settings: ServeSettings) -> str | None:
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0, after binding it once: Ray would fail later and less clearly."""
+    """Return the port, or a free one for 0, after binding it once: Ray would fail later and less clearly.
+
+    A free one is looked for below those that systems give to connections: Ray opens many of these before Serve binds.
+    """
+    candidates = [port] if port else random.sample(_PORTS, _TRIES)
+    for candidate in candidates:
+        try:
+            return _bound(host, candidate)
+        except OSError as error:
+            if candidate == candidates[-1]:
+                raise MedfilipError(
+                    ErrorCode.PORT_TAKEN,
+                    f"The endpoint cannot listen on port {candidate} of {host} ({error.strerror}).",
+                    fix="Stop what listens there, or choose another with port=8001 (port=0 takes a free one).",
+                ) from error
+    raise AssertionError("unreachable")
+
+
+def _bound(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise MedfilipError(
-                ErrorCode.PORT_TAKEN,
-                f"The endpoint cannot listen on port {port} of {host} ({error.strerror}).",
-                fix="Stop what listens there, or choose another with port=8001 (port=0 takes a free one).",
-            ) from error
+        probe.bind((host, port))
         return int(probe.getsockname()[1])
 
 
