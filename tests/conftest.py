@@ -30,7 +30,7 @@ _skipped: dict[str, str] = {}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run cheap tests first; a test's folder is its mark."""
     marked = ["ray", "vllm", "serve", "cluster", "chaos"]
-    order = ["unit", "learning", "processes", *marked]
+    order = ["unit", "standards", "learning", "processes", *marked]
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in marked:
