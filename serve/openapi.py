@@ -58,3 +58,15 @@ def _body(required: list[str], properties: dict[str, dict[str, Any]]) -> dict[st
 
 DIAGNOSE_BODY = _body([], _QUESTION | _STUDY)
 EMBED_BODY = _body([], {"texts": _TEXTS})
+
+
+def with_security(schema: dict[str, Any]) -> dict[str, Any]:
+    """Say in a contract how keys are sent, and what needs one: everything below ``/v1/``."""
+    schema.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "x_api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in schema["paths"].items():
+        for operation in operations.values() if path.startswith("/v1/") else ():
+            operation["security"] = [{"bearer": []}, {"x_api_key": []}]
+    return schema

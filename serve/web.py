@@ -22,7 +22,7 @@ from serve.gateway import Gateway
 from serve.guard import Auditor, Guard, error_response
 from serve.keys import KeyRing
 from serve.metrics import EndpointMetrics
-from serve.openapi import DIAGNOSE_BODY, EMBED_BODY
+from serve.openapi import DIAGNOSE_BODY, EMBED_BODY, with_security
 from serve.pages import add_page
 from serve.rates import CallerLimits
 from serve.rendering import MEDIA_TYPES, Form, form_of
@@ -83,6 +83,8 @@ def http_app(
     _add_routes(app, gateway, settings)
     if settings.page:
         add_page(app)
+    described = app.openapi
+    app.openapi = lambda: with_security(described())  # type: ignore[method-assign]
     return app
 
 
