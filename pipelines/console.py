@@ -14,7 +14,11 @@ from rich.table import Table
 from medfilip.core.settings import ENVIRONMENT_PREFIX, Settings, known_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipelines.job import Outcome
+
+_STAGES_SHOWN = 8
 
 
 def as_typed(command: str) -> str:
@@ -42,6 +46,13 @@ def settings_table(model: type[Settings], job: str) -> RenderableType:
     return Group(table, "", note)
 
 
+def _times(seconds: Mapping[str, float]) -> str:
+    """Tell the stages, or their sum where there are too many to be read: an ablation has one for every arm."""
+    if len(seconds) > _STAGES_SHOWN:
+        return f"{sum(seconds.values()):.1f} s in {len(seconds)} stages"
+    return "  ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+
+
 def print_outcome(job: str, outcome: Outcome) -> None:
     """Print what a run published, what it refused and why, and what to do next."""
     manifest = outcome.manifest
@@ -61,8 +72,7 @@ def print_outcome(job: str, outcome: Outcome) -> None:
     for file in manifest.files:
         if "/" not in file.path:
             table.add_row("wrote", file.path)
-    seconds = "  ".join(f"{name} {value:.1f} s" for name, value in manifest.seconds.items())
-    table.add_row("time", seconds or "–")
+    table.add_row("time", _times(manifest.seconds) or "–")
     state = "had already finished; nothing to do (--new-run starts another)" if outcome.already_finished else "finished"
     console = Console(highlight=False)
     console.print(Panel(table, title=f"{job} {state}", title_align="left", expand=False))
