@@ -173,19 +173,16 @@ def diagnose(
 
 def _described(texts: Sequence[str]) -> dict[str, list[str]]:
     from medfilip.core.errors import ErrorCode, MedfilipError
+    from medfilip.model.question import Described
 
-    told = {}
-    for text in texts:
-        name, colon, rest = text.partition(":")
-        phrases = [phrase.strip() for phrase in rest.split(";") if phrase.strip()]
-        if not colon or not name.strip() or not phrases:
-            raise MedfilipError(
-                ErrorCode.REQUEST_INVALID,
-                "An entry of --described is not a name and visual phrases.",
-                fix="Write it like: --described 'air crescent sign: crescent of air around a mass; thin dark rim'.",
-            )
-        told[name.strip()] = phrases
-    return told
+    try:
+        return {item.name: list(item.attributes) for item in map(Described.read, texts)}
+    except ValueError as error:
+        raise MedfilipError(
+            ErrorCode.REQUEST_INVALID,
+            "An entry of --described is not a name and visual phrases.",
+            fix="Write it like: --described 'air crescent sign: crescent of air around a mass; thin dark rim'.",
+        ) from error
 
 
 def _table(findings: Sequence[DiagnosedFinding]) -> Table:

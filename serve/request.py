@@ -231,15 +231,17 @@ def _clean_texts(texts: Sequence[str], name: str, settings: ServeSettings) -> li
 
 def _described(text: str, settings: ServeSettings) -> Described:
     """Read "NAME: phrase; phrase"."""
-    name, colon, rest = text.partition(":")
-    phrases = [phrase for phrase in rest.split(";") if phrase.strip()]
-    if not colon or not 1 <= len(phrases) <= MAX_PHRASES:
+    try:
+        told = Described.read(text)
+    except ValueError:
+        told = None
+    if told is None or len(told.attributes) > MAX_PHRASES:
         raise _invalid(
             f"An entry of 'described' is not a name and 1 to {MAX_PHRASES} visual phrases.",
             "Write it like: air crescent sign: crescent of air around a mass; thin dark rim.",
         )
-    [cleaned] = _clean_texts([name], "described", settings)
-    return Described(cleaned, tuple(_clean_texts(phrases, "described", settings)))
+    [cleaned] = _clean_texts([told.name], "described", settings)
+    return Described(cleaned, tuple(_clean_texts(told.attributes, "described", settings)))
 
 
 def _study(fields: Mapping[str, Sequence[str]], settings: ServeSettings) -> StudyReference | None:

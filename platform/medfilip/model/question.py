@@ -28,6 +28,21 @@ class Described:
     name: str
     attributes: tuple[str, ...]
 
+    @classmethod
+    def read(cls, text: str) -> Described:
+        """Read "NAME: phrase; phrase", as requests and commands write it.
+
+        Raises
+        ------
+        ValueError
+            Without a name or a phrase.
+        """
+        name, _, rest = text.partition(":")
+        phrases = tuple(phrase.strip() for phrase in rest.split(";") if phrase.strip())
+        if not name.strip() or not phrases:
+            raise ValueError("a described label is a name and visual phrases")
+        return cls(name.strip(), phrases)
+
     def prompts(self) -> Prompts:
         """Write its prompts in the word order of the training texts."""
         details, denied = ", ".join(self.attributes), ", ".join(f"no {text}" for text in self.attributes)

@@ -58,7 +58,7 @@ def test_unfit_labels_are_refused_without_being_quoted(labels: list[str], words:
     [
         ({"described": ["secret"]}, "not a name and 1 to 12"),
         ({"described": ["secret: " + ";".join(["phrase"] * 13)]}, "not a name and 1 to 12"),
-        ({"described": [": secret"]}, "Entry 1 of 'described' has 0 characters"),
+        ({"described": [": secret"]}, "not a name and 1 to 12"),
         ({"described": [f"secret: {'x' * 201}"]}, "max_label_characters = 200"),
         ({"described": ["secret: a"] * 65}, "max_labels is 64"),
         ({"operating_point": ["secret"]}, "'operating_point' has a value that is not known"),
