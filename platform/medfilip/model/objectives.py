@@ -107,7 +107,8 @@ def focus_of_groups(sums_3G: Tensor, exponent: float) -> Tensor:
     The weights leave the total weight of a batch as it is.
     """
     loss_G, target_G, weight_G = sums_3G
-    mean_G = target_G / weight_G.clamp(min=1e-6)
+    # Sums in another order, as GPUs and other processes form them, may put a mean of ones a rounding above 1.
+    mean_G = (target_G / weight_G.clamp(min=1e-6)).clamp(0, 1)
     entropy_G = -(torch.xlogy(mean_G, mean_G) + torch.xlogy(1 - mean_G, 1 - mean_G))
     difficulty_G = loss_G / weight_G.clamp(min=1e-6) / entropy_G.clamp(min=_LEAST_ENTROPY)
     factor_G = difficulty_G.clamp(_LEAST_DIFFICULTY, 1) ** exponent

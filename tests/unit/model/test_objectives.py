@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from medfilip.model.objectives import focus_weights, infonce, mse_bce, soft_infonce, soft_sigmoid
+from medfilip.model.objectives import focus_of_groups, focus_weights, infonce, mse_bce, soft_infonce, soft_sigmoid
 
 
 def example(seed=0, n=4, t=6):
@@ -115,3 +115,10 @@ def test_focus_takes_weight_from_what_is_learned_and_leaves_the_total():
     assert (mask * weight).sum().item() == pytest.approx(mask.sum().item())
     assert torch.equal(focus_weights(logits, target, mask, group, 2, 0.0), torch.ones(4, dtype=torch.float64))
     assert focus_weights(logits, target, 0 * mask, group, 2, 2.0).isfinite().all()
+
+
+def test_focus_stands_sums_whose_rounding_puts_a_mean_above_one():
+    weight = torch.tensor([3.0, 5.0])
+    target = torch.nextafter(weight, torch.tensor(9.0))  # as sums in another order have it
+    sums_3G = torch.stack([torch.tensor([0.4, 0.2]), target, weight])
+    assert (target / weight).gt(1).any() and focus_of_groups(sums_3G, 2.0).isfinite().all()
