@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import ray
 from fastapi import FastAPI
 from ray import serve as rayserve
@@ -233,7 +234,7 @@ async def _carried(call: Callable[[], Awaitable[_T]]) -> _T:
             "More requests wait than max_queued_requests allows.",
             fix="Send the request again after the seconds in Retry-After.",
         ) from None
-    except (DeploymentUnavailableError, RayServeException, ray.exceptions.RayError) as error:
+    except (DeploymentUnavailableError, RayServeException, ray.exceptions.RayError, grpc.RpcError) as error:
         # Ray's text may hold a replica's traceback; only its kind is told.
         raise MedfilipError(
             ErrorCode.OVERLOADED,

@@ -147,6 +147,20 @@ class Ontology(_Strict):
         return frozenset(self.region(site) for site in sites)
 
     @cached_property
+    def category_of_term(self) -> dict[str, str]:
+        """Category of every label and synonym in lower case.
+
+        Labels win over synonyms, and a synonym that several categories share belongs to the first of them.
+        """
+        found: dict[str, str] = {}
+        for category in self.categories.values():
+            found.setdefault(category.label.lower(), category.id)
+        for category in self.categories.values():
+            for term in category.terms:
+                found.setdefault(term, category.id)
+        return found
+
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the whole content."""
         return fingerprint(self.model_dump(mode="json"))

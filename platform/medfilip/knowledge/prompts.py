@@ -76,7 +76,7 @@ def read_label(label: str, ontology: Ontology) -> dict[str, object] | None:
             if text.startswith(f"{term} "):
                 finding[slot], text = terms[term], text[len(term) + 1 :]
                 break
-    terms_of_category = _category_terms(ontology)
+    terms_of_category = ontology.category_of_term
     patterns: list[str] = []
     # A label may itself begin with a pattern word ("interstitial opacity"), so the category is looked up first.
     while text not in terms_of_category and text.partition(" ")[0] in ontology.patterns:
@@ -95,14 +95,3 @@ def _site(name: str, ontology: Ontology) -> str | None:
 
 def _severity_terms(ontology: Ontology) -> dict[str, str]:
     return {term: rank for rank, terms in ontology.severities.items() for term in terms}
-
-
-def _category_terms(ontology: Ontology) -> dict[str, str]:
-    # Labels win over synonyms, and a synonym that several categories share belongs to the first of them.
-    terms: dict[str, str] = {}
-    for category in ontology.categories.values():
-        terms.setdefault(category.label.lower(), category.id)
-    for category in ontology.categories.values():
-        for term in category.terms:
-            terms.setdefault(term, category.id)
-    return terms

@@ -34,6 +34,7 @@ _BATCH = 64
 _TEXT_BATCH = 256
 _MAP_BATCH = 16
 _CACHED_LABELS = 4096
+_CACHED_BANKS = 256
 
 FloatArray = NDArray[np.float32]
 
@@ -133,6 +134,7 @@ class Diagnoser:
         }
         self._ontology, self._knowledge = ontology or load_ontology(), knowledge or load_knowledge()
         self._cache: OrderedDict[Prompts, tuple[FloatArray, FloatArray]] = OrderedDict()
+        self._banks: OrderedDict[tuple[str, ...], LabelBank] = OrderedDict()
         if versions.ontology != self._ontology.fingerprint:
             raise MedfilipError(
                 ErrorCode.CHECKPOINT_INVALID,
@@ -220,11 +222,15 @@ class Diagnoser:
         return _array(self.model.join(torch.from_numpy(view_ND).to(self._device), owner_N, studies))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelBank:
-        """Embed labels: ontology ids, names, fine-grained or free texts. Known prompts come from a cache."""
-        mode = self.versions.injection
-        return self.encode_prompts(
-            labels, [prompts(label, self._knowledge, self._ontology, mode=mode) for label in labels]
-        )
+        """Embed labels: ontology ids, names, fine-grained or free texts. Known ones come from a cache."""
+        asked = tuple(labels)
+        if asked not in self._banks:
+            mode = self.versions.injection
+            written = [prompts(label, self._knowledge, self._ontology, mode=mode) for label in asked]
+            self._banks[asked] = self.encode_prompts(asked, written)
+            if len(self._banks) > _CACHED_BANKS:
+                self._banks.popitem(last=False)
+        return self._banks[asked]
 
     def encode_prompts(
         self, labels: Sequence[str], written: Sequence[Prompts], categories: Sequence[str | None] | None = None
