@@ -24,6 +24,8 @@ class PoolSettings(Settings):
     max_replicas: int = operational(1, ge=1, le=1000, description="replicas under load")
     num_cpus: float = operational(0.5, ge=0, le=64, description="logical CPUs a replica holds")
     target_ongoing_requests: float = operational(2, gt=0, description="load of a replica beyond which one is added")
+    upscale_delay_s: float = operational(10, ge=0, le=3600, description="load must last this long to add a replica")
+    downscale_delay_s: float = operational(300, ge=0, le=86_400, description="and its absence, to remove one")
     max_ongoing_requests: int = operational(4, ge=1, le=10_000, description="requests in a replica at a time")
     max_queued_requests: int = operational(64, ge=1, le=100_000, description="requests that may wait; more get 503")
 

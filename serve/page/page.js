@@ -9,7 +9,9 @@ const words = (text) => text.replaceAll("_", " ");
 // Nothing is certain: "100 %" and "0 %" are not said.
 const percent = (value) => (value > 0.995 ? "> 99 %" : value < 0.005 ? "< 1 %" : `${Math.round(value * 100)} %`);
 // What was asked is kept with its answer: heat maps and downloads are about that, whatever the form says by then.
-const state = { files: [], drawn: null, answer: null, fields: [], shown: 0, mapped: null, asked: 0, mapping: 0 };
+const state = { files: [], drawn: null, answer: null, fields: [], shown: 0, mapped: null, asked: 0, mapping: 0, calibrated: [], most: 64 };
+// Diseases described in words, by name; kept in this tab for the studies that follow.
+const diseases = new Map(JSON.parse(sessionStorage.getItem("diseases") || "[]"));
 
 // A key in the fragment of the address never leaves the browser; it is taken out of sight at once.
 const fragment = new URLSearchParams(location.hash.slice(1));
@@ -36,9 +38,11 @@ async function call(path, options = {}) {
 }
 
 function fieldsOfForm() {
-  const fields = split($("labels").value, ",").map((label) => ["labels", label]);
-  const [name, phrases] = [$("name").value.trim(), split($("phrases").value, ";")];
-  if (name && phrases.length) fields.push(["described", `${name.replaceAll(":", " ")}: ${phrases.join("; ")}`]);
+  const asked = split($("labels").value, ",");
+  // Of a description alone the endpoint tells that alone; whoever reads a study wants the known findings beside it.
+  const labels = asked.length || !diseases.size ? asked : state.calibrated.slice(0, Math.max(0, state.most - diseases.size));
+  const fields = labels.map((label) => ["labels", label]);
+  for (const [name, phrases] of diseases) fields.push(["described", `${name}: ${phrases}`]);
   if ($("point").value) fields.push(["operating_point", $("point").value]);
   return [...fields, ["attributes", "3"]];
 }
@@ -53,12 +57,13 @@ function request(fields, extra) {
 const split = (text, mark) => text.split(mark).map((part) => part.trim()).filter(Boolean);
 
 async function diagnose() {
-  if (!state.files.length) return say("Choose an image or a phantom first.");
   const [named, looks] = [$("name").value.trim(), split($("phrases").value, ";").length];
   if (Boolean(named) !== Boolean(looks)) {
     say(named ? "Say in a phrase or two what the new disease looks like." : "Give the new disease a name.");
     return $(named ? "phrases" : "name").focus();
   }
+  if (named) keepDisease();
+  if (!state.files.length) return say("Choose an image or a phantom first.");
   const number = ++state.asked, fields = fieldsOfForm();
   Object.assign(state, { answer: null, mapped: null, mapping: state.mapping + 1 });
   show();
@@ -81,6 +86,27 @@ async function diagnose() {
   } finally {
     if (number === state.asked) $("findings").removeAttribute("aria-busy");
   }
+}
+
+function keepDisease() {
+  diseases.set($("name").value.trim().replaceAll(":", " "), split($("phrases").value, ";").join("; "));
+  $("name").value = $("phrases").value = "";
+  showDiseases();
+}
+
+function showDiseases() {
+  sessionStorage.setItem("diseases", JSON.stringify([...diseases]));
+  $("diseases").replaceChildren(...[...diseases].map(([name, phrases]) => {
+    const button = make("button", { type: "button", textContent: "Remove" });
+    button.setAttribute("aria-label", `Remove ${name}`);
+    button.addEventListener("click", () => {
+      diseases.delete(name);
+      showDiseases();
+      $("name").focus();
+      say(`${name} is not asked for any more.`);
+    });
+    return make("li", {}, make("span", { textContent: `${name}: ${phrases}` }), button);
+  }));
 }
 
 const say = (text) => { $("status").textContent = text; };
@@ -113,15 +139,21 @@ function card(finding) {
     make("span", { className: `decision ${finding.decision}`, textContent: undecided || finding.decision })));
   item.append(bar(finding, point));
   const parts = [["severity", finding.severity], ["side", finding.laterality], ["site", finding.site]]
-    .filter(([, slot]) => slot).map(([name, slot]) => `${name}: ${words(slot.value)} (${percent(slot.share)})`);
+    .filter(([, slot]) => slot).map(([name, slot]) => choice(name, slot));
   if (!finding.calibrated) parts.push(finding.calibration === "overall" ? "calibrated over all findings only" : "not calibrated");
-  if (parts.length) item.append(make("p", { className: "details", textContent: parts.join(" · ") }));
+  if (parts.length) item.append(make("p", { className: "details" }, ...parts.flatMap((part, at) => at ? [" · ", part] : [part])));
   const button = make("button", { type: "button", textContent: "Heat map" });
   button.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-label", `Heat map of ${words(finding.label)}`);
   button.addEventListener("click", () => heatMap(finding, button));
   item.append(make("div", { className: "foot" }, why(finding), button));
   return item;
+}
+
+function choice(name, slot) {
+  // What does not outweigh all others together is a guess, and looks like one.
+  if (slot.share > 0.5) return `${name}: ${words(slot.value)} (${percent(slot.share)})`;
+  return make("span", { className: "unsure", textContent: `${name}: unsure, perhaps ${words(slot.value)} (${percent(slot.share)}, ${slot.choices} choices)` });
 }
 
 function bar(finding, point) {
@@ -218,6 +250,7 @@ async function drawMap() {
   const canvas = $("map"), finding = state.mapped;
   const map = finding && finding.heat_map;
   canvas.width = canvas.height = 0;
+  $("strength").disabled = true;
   if (!map || map.image !== state.shown || !$("image").naturalWidth) return;
   const grey = await createImageBitmap(await (await fetch(`data:image/png;base64,${map.png}`)).blob());
   if (state.mapped !== finding) return;
@@ -231,13 +264,45 @@ async function drawMap() {
     pixels.data.set([255, 200 - Math.round(value * 0.45), 30, Math.round(value * 0.62)], at);
   }
   context.putImageData(pixels, 0, 0);
-  canvas.style.width = `${$("image").clientWidth}px`;
-  canvas.style.height = `${$("image").clientHeight}px`;
+  fitMap();
+}
+
+function fitMap() {
+  const { style } = $("map"), image = $("image");
+  [style.width, style.height, style.opacity] = [`${image.clientWidth}px`, `${image.clientHeight}px`, $("strength").value / 100];
+  $("strength").disabled = !$("map").width;
+  $("stressed").textContent = `${$("strength").value} %`;
+}
+
+function zoom() {
+  const stage = $("stage"), image = $("image"), share = $("zoom").value / 100;
+  const [across, down] = [(stage.scrollLeft + stage.clientWidth / 2) / stage.scrollWidth, (stage.scrollTop + stage.clientHeight / 2) / stage.scrollHeight];
+  stage.classList.remove("zoomed");
+  image.style.width = "";
+  if (share > 1) {
+    const fit = image.clientWidth;
+    stage.style.height = `${stage.clientHeight}px`; // the image grows within its place, not the page
+    stage.classList.add("zoomed");
+    image.style.width = `${fit * share}px`;
+  } else stage.style.height = "";
+  stage.scrollTo(across * stage.scrollWidth - stage.clientWidth / 2, down * stage.scrollHeight - stage.clientHeight / 2);
+  $("zoomed").textContent = `${$("zoom").value} %`;
+  fitMap();
+}
+
+function drag(event) {
+  if (event.pointerType !== "mouse" || event.button || !$("stage").classList.contains("zoomed")) return;
+  const stage = $("stage"), [x, y] = [event.clientX + stage.scrollLeft, event.clientY + stage.scrollTop];
+  stage.setPointerCapture(event.pointerId);
+  const move = (now) => stage.scrollTo(x - now.clientX, y - now.clientY);
+  stage.addEventListener("pointermove", move);
+  stage.addEventListener("pointerup", () => stage.removeEventListener("pointermove", move), { once: true });
 }
 
 function take(files, drawn = null) {
   if (!files.length) return;
   Object.assign(state, { files: [...files], drawn });
+  $("zoom").value = 100;
   diagnose();
 }
 
@@ -288,11 +353,12 @@ async function start() {
 
 async function about() {
   const card = await (await call("v1/model")).json();
-  $("model").textContent = `Zero-shot findings of chest radiographs. Model ${card.fingerprint}: ${card.vision} and ${card.text}, `
+  $("model").textContent = `Zero-shot findings of chest radiographs. Model ${card.fingerprint}: image encoder ${card.vision}, text encoder ${card.text}, `
     + `${card.image_size} px, ${card.calibrated_categories.length} calibrated findings.`;
   $("training").textContent = card.training_data.startsWith("synthetic")
     ? "; trained on synthetic images alone, so its answers are worthless for patients" : "";
-  const { labels } = await (await call("v1/labels")).json();
+  const { labels, max_labels: most } = await (await call("v1/labels")).json();
+  Object.assign(state, { calibrated: card.calibrated_categories, most });
   $("known").replaceChildren(...labels.map((label) => make("option", { value: label.label })));
   $("key-form").hidden = true;
 }
@@ -312,6 +378,10 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop") take(event.dataTransfer.files);
   });
 }
-$("image").addEventListener("load", drawMap);
-addEventListener("resize", drawMap);
+$("image").addEventListener("load", () => { zoom(); drawMap(); });
+$("zoom").addEventListener("input", zoom);
+$("strength").addEventListener("input", fitMap);
+$("stage").addEventListener("pointerdown", drag);
+addEventListener("resize", () => { $("stage").style.height = ""; zoom(); });
+showDiseases();
 start();

@@ -1,6 +1,8 @@
 """What the endpoint stands: throughput beside the model's own, waits under load, overload, and a replica that dies.
 
-Usage: ``python -m tests.benchmarks.endpoint_load [--checkpoint FOLDER] [--seconds 15] [--cpus 8] [--out OUT.json]``.
+Usage: ``python -m tests.benchmarks.endpoint_load [--checkpoint FOLDER] [--preset base --image-size 224] [--seconds 15]
+[--cpus 8] [--encoders 2] [--clients 8] [--out OUT.json]``. With ``--preset`` the weights are random, as they do not
+matter here.
 Everything runs on this machine over the loopback, the generator in a process of its own, whose CPU time is told apart:
 on a small machine it takes what the endpoint would have had. Phases, each of ``--seconds``:
 
@@ -21,10 +23,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +36,9 @@ import numpy as np
 import psutil
 
 from medfilip.imaging.limits import ImageLimits
+from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
+from medfilip.model.config import Preset
+from medfilip.model.dual_encoder import DualEncoder
 from medfilip.model.locate import DEFAULT_CHECKPOINT, find_checkpoint, local_copy
 from medfilip.phantom.corpus import dicom_bytes
 from medfilip.phantom.study import make_study
@@ -48,7 +54,6 @@ from tests.benchmarks.load_generator import Phase, Sent
 from tests.benchmarks.load_statistics import Request, after_a_kill, summary
 
 _FILES = 8
-_REPLICAS = 2
 _RESTORED_S = 120.0
 
 
@@ -65,6 +70,14 @@ def model_alone(checkpoint: Path, files: Sequence[bytes], batch: int, seconds: f
     return {"batch": batch, "forward_per_s": forward, "decode_per_s": read}
 
 
+def random_checkpoint(preset: Preset, image_size: int, folder: Path) -> Path:
+    """Write a checkpoint of a preset with random weights, and return its folder."""
+    made = load_checkpoint(DEFAULT_CHECKPOINT)
+    config = made.model.config.model_copy(update={"preset": preset, "image_size": image_size})
+    save_checkpoint(folder, DualEncoder(config, made.model.tokenizer), made.versions)
+    return folder
+
+
 def _per_second(work: Callable[[], int], seconds: float) -> float:
     done, began = 0, time.monotonic()
     while (passed := time.monotonic() - began) < seconds or not done:
@@ -75,15 +88,17 @@ def _per_second(work: Callable[[], int], seconds: float) -> float:
 class Load:
     """Runs phases of load against an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, folder: Path, files: Sequence[Path], seconds: float) -> None:
-        self._endpoint, self._folder, self._seconds = endpoint, folder, seconds
+    def __init__(
+        self, endpoint: Endpoint, folder: Path, files: Sequence[Path], seconds: float, clients: int = 8
+    ) -> None:
+        self._endpoint, self._folder, self._seconds, self._clients = endpoint, folder, seconds, clients
         self._files = tuple(map(str, files))
 
     def run(self, name: str, rate: float | None = None, *, seed: int = 0) -> tuple[dict[str, Any], Sent]:
         """Run a phase; return its summary and what was sent."""
         phase = Phase(
             url=self._endpoint.url, key=self._endpoint.api_key or "", files=self._files, seconds=self._seconds,
-            rate=rate, seed=seed,
+            rate=rate, seed=seed, clients=self._clients,
         )  # fmt: skip
         plan, out = self._folder / f"{name}.plan.json", self._folder / f"{name}.json"
         plan.write_text(json.dumps(asdict(phase)), encoding="utf-8")
@@ -92,11 +107,16 @@ class Load:
         subprocess.run(command, check=True)
         sent = Sent(**json.loads(out.read_text(encoding="utf-8")))
         told = summary(requests_of(sent), sent.seconds)
+        spent: Counter[str] = Counter()
+        for process, (part, seconds) in _cpu_of_endpoint().items():
+            spent[part] += max(0.0, seconds - before.get(process, (part, 0.0))[1])
+        each = 1000 / max(1, told["answered"])
         return {
             "rate_per_s": rate,
             "seconds": round(sent.seconds, 2),
             "generator_cpu_s": round(sent.cpu_s, 2),
-            "endpoint_cpu_s": round(sum(max(0.0, s - before.get(p, 0.0)) for p, s in _cpu_of_endpoint().items()), 2),
+            "endpoint_cpu_s": round(sum(spent.values()), 2),
+            "cpu_ms_per_answer": {part: round(s * each, 1) for part, s in spent.most_common() if s * each >= 0.5},
             **told,
         }, sent
 
@@ -141,6 +161,7 @@ def _kill_encoder(wait_s: float, found: dict[str, float]) -> None:
     import ray
 
     time.sleep(wait_s)
+    before = len(_encoders())
     victim = min(_encoders())
     ray.kill(ray.get_actor(victim, namespace="serve"))
     found["killed"] = time.monotonic()
@@ -148,26 +169,31 @@ def _kill_encoder(wait_s: float, found: dict[str, float]) -> None:
         time.sleep(0.2)
         alive = _encoders()
         # Until its next health check the controller takes a dead replica for a running one.
-        if victim not in alive and len(alive) == _REPLICAS == _running_encoders():
+        if victim not in alive and len(alive) == before == _running_encoders():
             found["restored"] = time.monotonic()
             return
 
 
-def _cpu_of_endpoint() -> dict[int, float]:
-    """Return the CPU seconds of each process of the local Ray; the generator's process is not among them then."""
-    found: dict[int, float] = {}
+def _cpu_of_endpoint() -> dict[int, tuple[str, float]]:
+    """Return part and CPU seconds of each process of the local Ray; the generator's is not among them then."""
+    found: dict[int, tuple[str, float]] = {}
     for process in psutil.Process().children(recursive=True):
         try:
+            # Ray names its workers by what they do: ray::ServeReplica:medfilip:encoder.answer
+            part = process.name().removeprefix("ray::").removeprefix(f"ServeReplica:{APPLICATION}:").partition(".")[0]
+            title = (process.cmdline() or [part])[0]
+            if title.startswith("ray::"):
+                part = title.removeprefix("ray::").removeprefix(f"ServeReplica:{APPLICATION}:").partition(".")[0]
             times = process.cpu_times()
         except psutil.Error:
             continue  # ended meanwhile
-        found[process.pid] = times.user + times.system
+        found[process.pid] = part, times.user + times.system
     return found
 
 
-def measure(checkpoint: Path, seconds: float, cpus: int) -> dict[str, Any]:
+def measure(checkpoint: Path, seconds: float, cpus: int, encoders: int, clients: int) -> dict[str, Any]:
     """Run all phases."""
-    encoder = EncoderSettings(min_replicas=_REPLICAS, max_replicas=_REPLICAS)
+    encoder = EncoderSettings(min_replicas=encoders, max_replicas=encoders)
     settings = ServeSettings(
         checkpoint=str(checkpoint), port=0, requests_per_minute=1_000_000, concurrent_requests=10_000,
         encoder=encoder, decoder=DecoderSettings(min_replicas=2, max_replicas=2),
@@ -180,7 +206,7 @@ def measure(checkpoint: Path, seconds: float, cpus: int) -> dict[str, Any]:
             file.write_bytes(dicom_bytes(make_study(11, number, size=512)))
         alone = model_alone(checkpoint, [file.read_bytes() for file in files], encoder.max_batch_size, seconds)
         with running_endpoint(checkpoint, settings) as endpoint:
-            load = Load(endpoint, folder, files, seconds)
+            load = Load(endpoint, folder, files, seconds, clients)
             load.run("warm")
             capacity, _ = load.run("capacity")
             per_s = float(capacity["answered_per_s"])
@@ -188,11 +214,13 @@ def measure(checkpoint: Path, seconds: float, cpus: int) -> dict[str, Any]:
                 f"load_{share}": load.run(f"load{share}", per_s * share / 100, seed=share)[0] for share in (50, 80)
             }
             overload, _ = load.run("overload", 2 * per_s, seed=2)
-            killed = load.kill_one(per_s / 2)
+            killed = load.kill_one(per_s / 2) if encoders > 1 else None
     return {
-        "settings": {"seconds": seconds, "cpus": cpus, "encoders": _REPLICAS, "files": _FILES},
+        "settings": {"seconds": seconds, "cpus": cpus, "encoders": encoders, "clients": clients, "files": _FILES},
         "model_alone": {key: round(value, 2) for key, value in alone.items()},
         "share_of_forward": round(per_s / alone["forward_per_s"], 4),
+        # What is left for the model where other parts have cores of their own.
+        "share_of_encoder": round(1000 / alone["forward_per_s"] / capacity["cpu_ms_per_answer"]["encoder"], 4),
         "capacity": capacity,
         **shares,
         "overload": overload,
@@ -204,13 +232,22 @@ def main() -> None:
     """Measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=str(DEFAULT_CHECKPOINT))
+    parser.add_argument("--preset", choices=get_args(Preset))
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--encoders", type=int, default=2)
+    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--cpus", type=int, default=8)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    checkpoint = local_copy(find_checkpoint(Location.parse(given.checkpoint)))
     np.seterr(all="raise")
-    write_result(given.out, measure(checkpoint, given.seconds, given.cpus))
+    with tempfile.TemporaryDirectory() as name:
+        if given.preset:
+            checkpoint = random_checkpoint(given.preset, given.image_size, Path(name))
+        else:
+            checkpoint = local_copy(find_checkpoint(Location.parse(given.checkpoint)))
+        measured = measure(checkpoint, given.seconds, given.cpus, given.encoders, given.clients)
+    write_result(given.out, {"preset": given.preset, **measured})
 
 
 if __name__ == "__main__":

@@ -132,9 +132,50 @@ def test_a_new_disease_is_asked_for_by_keyboard_alone(page: Page, phantom_dicom:
     card.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     assert "ten spikes" in card.text and "not calibrated" in card.text
     Select(page.find_element(By.ID, "point")).select_by_value("youden")
-    page.find_element(By.ID, "phrases").clear()
-    page.find_element(By.ID, "phrases").send_keys(Keys.ENTER)
+    page.find_element(By.ID, "name").send_keys("another", Keys.ENTER)
     assert "looks like" in status(page), "a name alone is no description"
+
+
+def test_described_diseases_stay_for_the_next_study_until_they_are_removed(page: Page) -> None:
+    for name in ("star shadow", "ring shadow"):
+        page.find_element(By.ID, "name").send_keys(name)
+        page.find_element(By.ID, "phrases").send_keys("bright shape", Keys.ENTER)
+    page.refresh()
+    wait(page, lambda: "calibrated findings" in page.find_element(By.ID, "model").text)
+    samples = page.find_elements(By.CSS_SELECTOR, "#samples button")
+    samples[0].click()
+    wait(page, lambda: set(findings(page)) == {"pleural effusion", "nodule", "star shadow", "ring shadow"})
+    page.find_element(By.CSS_SELECTOR, '#diseases button[aria-label="Remove ring shadow"]').click()
+    assert "not asked for" in status(page)
+    samples[1].click()
+    wait(page, lambda: set(findings(page)) == {"pleural effusion", "nodule", "star shadow"})
+    page.find_element(By.CSS_SELECTOR, "#diseases button").click()
+
+
+def test_an_image_is_enlarged_within_its_place(page: Page) -> None:
+    page.find_elements(By.CSS_SELECTOR, "#samples button")[0].click()
+    wait(page, lambda: findings(page))
+    sizes = (
+        "const [s, i] = ['stage', 'image'].map((id) => document.getElementById(id));"
+        "return [i.clientWidth, s.clientWidth, s.clientHeight]"
+    )
+    wait(page, lambda: page.execute_script(sizes)[0] > 0)
+    width, *place = page.execute_script(sizes)
+    slider = page.find_element(By.ID, "zoom")
+    slider.send_keys(Keys.END)
+    assert page.execute_script(sizes)[0] == pytest.approx(5 * width, abs=5)
+    assert page.execute_script(sizes)[1:] == pytest.approx(place, abs=20), "scroll bars may take a little"
+    assert page.execute_script("return document.scrollingElement.scrollWidth") <= 1280
+    assert page.find_element(By.ID, "zoomed").text == "500 %"
+    slider.send_keys(Keys.HOME)
+    assert page.execute_script(sizes)[0] == pytest.approx(width, abs=2)
+    strength = page.find_element(By.ID, "strength")
+    assert not strength.is_enabled(), "there is no map yet"
+    next(iter(findings(page).values())).find_element(By.CSS_SELECTOR, ".foot button").click()
+    wait(page, lambda: status(page).startswith(("Shown", "Nothing in the image")))
+    wait(page, strength.is_enabled)
+    strength.send_keys(Keys.HOME)
+    assert page.execute_script("return document.getElementById('map').style.opacity") == "0"
 
 
 def test_downloads_are_what_the_api_gives(page: Page, phantom_dicom: bytes, tmp_path: Path) -> None:
