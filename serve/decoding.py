@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from medfilip.answers import Diagnosis
-from medfilip.core.fingerprint import sha256_bytes
 from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import ACCEPTING
 from medfilip.imaging.intake import take_in
 from medfilip.imaging.isolation import IsolatedDecoder
 from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.one_study import origin_of
 from medfilip.imaging.preprocess import png_encode, to_model, to_store
 from medfilip.imaging.radiograph import Pixels, Radiograph
 from serve.messages import Decoded, Refused, refusing
@@ -63,8 +63,7 @@ def prepared(image: Radiograph, *, store_size: int, image_size: int, preview: bo
         to_model(stored, image_size),
         image_facts(image),
         _preview(stored) if preview else None,
-        study=sha256_bytes(f"{image.study_uid}\n{image.patient_id}".encode()) if image.study_uid else None,
-        pixel_hash=image.pixel_hash,
+        origin_of(image),
     )
 
 

@@ -24,6 +24,7 @@ from medfilip.answers import (
     ModelFacts,
 )
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.one_study import check_one_study
 from medfilip.imaging.quality import EXPLANATIONS, QualityFlag
 from medfilip.model.question import Question
 from serve.archive import Archives, StudyReference
@@ -241,7 +242,7 @@ class Gateway:
                 where = f"Image {number}: " if len(found) > 1 else ""
                 raise MedfilipError(item.code, where + item.message, fix=item.fix)
             decoded.append(item)
-        _check_one_study(decoded)
+        check_one_study(item.origin for item in decoded)
         return decoded
 
     @asynccontextmanager
@@ -290,20 +291,6 @@ class Gateway:
             raise MedfilipError(
                 ErrorCode.OVERLOADED, f"No encoder answered within {_READY_S:g} s.", fix="Try again later."
             ) from error
-
-
-def _check_one_study(images: Sequence[Decoded]) -> None:
-    """Refuse images of several studies, whose findings would be mixed into one answer, and the same one twice."""
-    if len({image.study for image in images if image.study is not None}) > 1:
-        raise MedfilipError(
-            ErrorCode.SOURCES_DIFFER,
-            "The images are of different studies or patients.",
-            fix="Send the images of one study per request.",
-        )
-    if len({image.pixel_hash for image in images}) < len(images):
-        raise MedfilipError(
-            ErrorCode.IMAGE_DUPLICATE, "An image was sent twice, and would count twice.", fix="Send each image once."
-        )
 
 
 def _with_preview(image: Decoded) -> ImageFacts:

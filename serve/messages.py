@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medfilip.answers import ImageFacts, ModelCard
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.imaging.one_study import Origin
 from medfilip.model.question import Answered
 
 __all__ = ["Answered", "Decoded", "Embedded", "FloatArray", "Refused", "Told", "refusing", "unexpected"]
@@ -51,17 +52,14 @@ class Decoded:
         What may be told about the file.
     preview
         A PNG of 8 bits, where it was asked for.
-    study
-        A hash of what the file says of study and patient, to tell images of several apart; ``None`` if it says nothing.
-    pixel_hash
-        Of the decoded pixels.
+    origin
+        What tells it from images of other studies, and from itself.
     """
 
     pixels: FloatArray = field(repr=False)
     facts: ImageFacts
     preview: bytes | None = field(default=None, repr=False)
-    study: str | None = field(default=None, repr=False)
-    pixel_hash: str = field(default="", repr=False)
+    origin: Origin = field(default=Origin(None, ""), repr=False)
 
 
 @dataclass(frozen=True)

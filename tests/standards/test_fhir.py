@@ -13,7 +13,7 @@ from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from medfilip.answers import LICENSED, AnswerWarning, ModelFacts
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.standards.fhir import diagnostic_report
-from tests.support.diagnoses import diagnosis, finding
+from tests.support.diagnoses import diagnosis, finding, heat_map
 
 ISSUED = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 ELEMENTS = yaml.safe_load((Path(__file__).parent / "r4_elements.yaml").read_text(encoding="utf-8"))
@@ -107,6 +107,22 @@ def test_every_kind_of_finding_is_said() -> None:
     assert component(abstained, "probability"), "what the model computed is told, decided or not"
     assert not component(own_codes, "threshold")
     assert "coding" not in in_words["code"] and in_words["code"]["text"].endswith("ä")
+
+
+def test_maps_and_unfamiliarity_are_told() -> None:
+    shown = heat_map()
+    told = report(finding(heat_map=shown), finding("nodule"), unfamiliarity=0.25, subject="Patient/1")
+    (media,) = (item for item in told["contained"] if item["resourceType"] == "Media")
+    assert media["content"]["data"] == shown.png and (media["width"], media["height"]) == (shown.width, shown.height)
+    assert media["subject"] == {"reference": "Patient/1"}
+    assert told["media"] == [
+        {"comment": "Evidence for pleural effusion in image 1", "link": {"reference": f"#{media['id']}"}}
+    ]
+    last = observations(told)[-1]
+    assert last["id"] == "unfamiliarity" and last["valueQuantity"]["value"] == 0.25
+    used(told, "DiagnosticReport")
+    DiagnosticReport.model_validate(json.loads(json.dumps(told)))
+    assert "media" not in report(finding(), unfamiliarity=None)
 
 
 def test_it_says_what_made_it_and_what_limits_it() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -25,6 +26,7 @@ from medfilip.imaging.facts import image_facts
 from medfilip.imaging.given import GivenImage, radiograph_of
 from medfilip.imaging.isolation import shared_decoder
 from medfilip.imaging.limits import ImageLimits
+from medfilip.imaging.one_study import Origin, check_one_study, origin_of
 from medfilip.imaging.preprocess import DEFAULT_STORE_SIZE, to_model, to_store
 from medfilip.model.answering import Answering
 from medfilip.model.calibration import Rule
@@ -226,7 +228,8 @@ class ZeroShotModel:
         Raises
         ------
         MedfilipError
-            ``REQUEST_INVALID`` for another type or an empty study; ``INPUT_NOT_FOUND`` and the ``IMAGE_*`` codes for
+            ``REQUEST_INVALID`` for another type or an empty study; ``SOURCES_DIFFER`` and ``IMAGE_DUPLICATE`` for a
+            study of images that cannot be one; ``INPUT_NOT_FOUND`` and the ``IMAGE_*`` codes for
             what cannot be read. In a list the message says which image.
         """
         single = not isinstance(image, list | tuple)
@@ -313,26 +316,35 @@ class ZeroShotModel:
             if not images:
                 raise _wrong(f"Entry {at} of the list is a study without images.", "Leave it out.")
             prepared = [self._of_list(image, at, len(entries)) for image in images]
+            with _telling_entry(at, len(entries)):
+                check_one_study(origin for _, _, origin in prepared)
             if batch.studies and len(batch.pixels) + len(prepared) > _IMAGES_AT_ONCE:
                 yield batch
                 batch = _Batch()
-            batch.pixels += [pixels for pixels, _ in prepared]
-            batch.studies.append([facts for _, facts in prepared])
+            batch.pixels += [pixels for pixels, _, _ in prepared]
+            batch.studies.append([facts for _, facts, _ in prepared])
         if batch.studies:
             yield batch
 
-    def _of_list(self, image: object, at: int, count: int) -> tuple[FloatArray, ImageFacts]:
-        try:
+    def _of_list(self, image: object, at: int, count: int) -> tuple[FloatArray, ImageFacts, Origin]:
+        with _telling_entry(at, count):
             return self._prepared(image)
-        except MedfilipError as error:
-            if count == 1:
-                raise
-            raise MedfilipError(error.code, f"Entry {at} of the list: {error.message}", fix=error.fix) from error
 
-    def _prepared(self, image: object) -> tuple[FloatArray, ImageFacts]:
+    def _prepared(self, image: object) -> tuple[FloatArray, ImageFacts, Origin]:
         radiograph = radiograph_of(image, self._limits, shared_decoder(self._limits))
         pixels_1SS: NDArray[np.float32] = to_model(to_store(radiograph.pixels, self._store_size), self.image_size)
-        return pixels_1SS, image_facts(radiograph)
+        return pixels_1SS, image_facts(radiograph), origin_of(radiograph)
+
+
+@contextmanager
+def _telling_entry(at: int, count: int) -> Iterator[None]:
+    """Let an error say which entry of a list it is about."""
+    try:
+        yield
+    except MedfilipError as error:
+        if count == 1:
+            raise
+        raise MedfilipError(error.code, f"Entry {at} of the list: {error.message}", fix=error.fix) from error
 
 
 def _question(labels: str | Sequence[str] | None, asked: Asked) -> Question:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from medfilip.answers import LICENSED, DiagnosedFinding, Diagnosis, SlotChoice
+from medfilip.answers import LICENSED, DiagnosedFinding, Diagnosis, HeatMap, SlotChoice
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.standards.codes import Concept, decision_concept, finding_concepts, own, place_concepts, severity_concept
 from medfilip.standards.source import MANUFACTURER
@@ -77,11 +77,18 @@ def diagnostic_report(
         {"resourceType": "Observation", "id": f"finding-{number}", **_observation(finding, diagnosis), **about}
         for number, finding in enumerate(diagnosis.findings, start=1)
     ]
+    if diagnosis.unfamiliarity is not None:
+        observations.append({**_familiarity(diagnosis.unfamiliarity), **about})
+    maps = [
+        {"resourceType": "Media", "id": f"heat-map-{number}", **_map_media(finding, finding.heat_map), **about}
+        for number, finding in enumerate(diagnosis.findings, start=1)
+        if finding.heat_map is not None
+    ]
     report: Json = {
         "resourceType": "DiagnosticReport",
         "meta": {"tag": _tags(diagnosis)},
         "text": {"status": "generated", "div": _narrative(diagnosis)},
-        "contained": [_device(diagnosis), *observations],
+        "contained": [_device(diagnosis), *observations, *maps],
         "identifier": [{"system": own("", "").system, "value": f"request:{diagnosis.request_id}"}],
         "status": "preliminary",
         "category": [_RADIOLOGY],
@@ -91,6 +98,10 @@ def diagnostic_report(
         "result": [{"reference": f"#{item['id']}", "display": item["code"]["text"]} for item in observations],
         "conclusion": " ".join(remarks(diagnosis)),
     }
+    if maps:
+        report["media"] = [
+            {"comment": item["content"]["title"], "link": {"reference": f"#{item['id']}"}} for item in maps
+        ]
     _check(report)
     return report
 
@@ -165,6 +176,33 @@ def _observation(finding: DiagnosedFinding, diagnosis: Diagnosis) -> Json:
     observation["device"] = {"reference": "#model"}
     observation["component"] = list(_components(finding))
     return observation
+
+
+def _familiarity(unfamiliarity: float) -> Json:
+    """Write how far out the study lies among those that the model knows."""
+    return {
+        "resourceType": "Observation",
+        "id": "unfamiliarity",
+        "status": "preliminary",
+        "category": [_IMAGING],
+        "code": _codeable(own("answer.unfamiliarity", "Share of reference images nearer to what the model knows")),
+        "valueQuantity": _quantity(unfamiliarity),
+        "device": {"reference": "#model"},
+    }
+
+
+def _map_media(finding: DiagnosedFinding, heat_map: HeatMap) -> Json:
+    """Write where the evidence lies: a grey PNG of the aspect of the image, 0 for none."""
+    title = f"Evidence for {finding.label} in image {heat_map.image + 1}"
+    return {
+        "status": "completed",
+        "type": _codeable(own(f"answer.heat_map.{heat_map.method}", f"Heat map ({heat_map.method})")),
+        "device": {"reference": "#model"},
+        "width": heat_map.width,
+        "height": heat_map.height,
+        "content": {"contentType": "image/png", "data": heat_map.png, "title": title},
+        "note": [{"text": f"White stands for a contribution of {heat_map.peak:.4f} (cosine), black for none."}],
+    }
 
 
 def _notes(finding: DiagnosedFinding, diagnosis: Diagnosis) -> Iterator[str]:

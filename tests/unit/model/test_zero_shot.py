@@ -217,3 +217,14 @@ def test_several_images_of_different_patients_differ(loaded):
     rows = loaded.encode_image([dicom_bytes(make_study(3, number)) for number in range(2)])
     assert not np.array_equal(rows[0], rows[1])
     assert ServeSettings.model_fields["store_size"].default == DEFAULT_STORE_SIZE
+
+
+def test_images_of_two_patients_are_not_one_study(loaded):
+    first, second = (dicom_bytes(make_study(5, number)) for number in range(2))
+    with pytest.raises(MedfilipError, match="Entry 1 of the list: The images are of different") as caught:
+        loaded.diagnose([first, [first, second]], "mass")
+    assert caught.value.code is ErrorCode.SOURCES_DIFFER
+    with pytest.raises(MedfilipError) as caught:
+        loaded.encode_image([[first, first]])
+    assert caught.value.code is ErrorCode.IMAGE_DUPLICATE
+    assert len(loaded.diagnose([first, second], "mass")) == 2
