@@ -278,6 +278,22 @@ def export(
 
 
 @app.command()
+def review(
+    findings: Annotated[str, typer.Argument(help="Run of an extract job with engine=auto.")],
+    gold: Annotated[Path, typer.Option(help="File that decisions are added to; it quotes reports.")] = Path(
+        "review.gold.jsonl"
+    ),
+    reviewer: Annotated[str, typer.Option(help="Your name in it.", show_default=False)] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Sentences to look at.", show_default=False)] = None,
+    debug: Debug = False,
+) -> None:
+    """Decide sentences that rules and model read differently, most worth a minute first; they become gold."""
+    from pipelines.review import review as look
+
+    guarded(lambda: look(findings, gold, reviewer=reviewer, limit=limit), debug=debug)
+
+
+@app.command()
 def submit(
     job: Annotated[str, typer.Argument(help=f"One of: {', '.join(JOBS)}.")],
     overrides: Annotated[

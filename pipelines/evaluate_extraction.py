@@ -1,14 +1,14 @@
 """Evaluate extraction: findings of an extract run against a truth, as a table, pages and numbers.
 
-Two kinds of truth are known: a phantom corpus, which says of every statement what it means, and the table of the
-Indiana University collection, which says what annotators coded for a report.
+Three kinds of truth are known: a phantom corpus, which says of every statement what it means; the table of the
+Indiana University collection, which says what annotators coded for a report; and sentences that a person reviewed.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from medfilip.evaluation.mesh import NORMAL, NOT_INDEXED, MeshReader
 from medfilip.evaluation.profile import load_profile
 from medfilip.evaluation.report import show as interval_text
 from medfilip.evaluation.risk import RiskCoverage, risk_coverage
+from medfilip.extraction.gold import read_gold
 from medfilip.findings.ontology import load_ontology
 from medfilip.phantom.corpus import read_truth
 from medfilip.storage.location import Location
@@ -45,7 +46,9 @@ class EvaluateExtractionSettings(JobSettings):
     """Settings of ``medfilip evaluate extraction``."""
 
     findings: str = Field(description="run of an extract job")
-    truth: str = Field(description="corpus folder of a phantom run, or an Open-I table with report_id and mesh")
+    truth: str = Field(
+        description="corpus folder of a phantom run, an Open-I table with report_id and mesh, or a gold file (.jsonl)"
+    )
     profile: str | None = Field(None, description="show the numbers under an export profile as well: openi")
     reports: str | None = Field(None, description="run of the ingest job: its texts are quoted in errors.html")
     errors: bool = Field(False, description="write errors.html, which quotes reports; --errors sets it")
@@ -79,6 +82,8 @@ def run(settings: EvaluateExtractionSettings, *, new_run: bool = False) -> Outco
         facts = {"findings": str(findings), "truth": str(truth), **manifest.versions}
         if truth.is_dir():
             _against_statements(evaluate, settings, findings, manifest, facts)
+        elif truth.name.endswith(".jsonl"):
+            _against_gold(evaluate, settings, findings, manifest, facts)
         else:
             _against_annotators(evaluate, settings, findings, manifest, facts)
     return _outcome(evaluate)
@@ -121,9 +126,46 @@ def _against_statements(
     ]
     known = {item.report_id for item in truth}
     mentions = [m for m in read_dataset(findings, manifest, "mentions").to_pylist() if m["report_id"] in known]
-    statements = evaluate_extraction(
-        mentions, expected, sorted(known), resamples=settings.resamples, seed=settings.seed
+    _judge(evaluate, settings, facts, mentions, expected, sorted(known))
+
+
+def _against_gold(
+    evaluate: Run, settings: EvaluateExtractionSettings, findings: Location, manifest: Manifest, facts: dict[str, str]
+) -> None:
+    """Compare the findings of sentences with what a person made of them; a sentence stands for a report."""
+    gold = {item.sentence_id: item for item in read_gold(Location.parse(settings.truth))}
+    read = set(read_dataset(findings, manifest, "sentences", ["sentence_id"])["sentence_id"].to_pylist())
+    judged = sorted(gold.keys() & read)
+    if not judged:
+        raise MedfilipError(
+            ErrorCode.NOT_ENOUGH_DATA,
+            f"None of the {len(gold)} sentences of the gold file stands in the run.",
+            fix="Give the gold of a review of these reports.",
+        )
+    expected = [
+        {"report_id": str(key), **finding.model_dump(mode="json")} for key in judged for finding in gold[key].findings
+    ]
+    wanted, first = set(judged), dict[int, str]()
+    mentions = []
+    for row in read_dataset(findings, manifest, "mentions").to_pylist():
+        # The same sentence of another report says the same again.
+        if row["sentence_id"] in wanted and first.setdefault(row["sentence_id"], row["report_id"]) == row["report_id"]:
+            mentions.append({**row, "report_id": str(row["sentence_id"])})
+    _judge(
+        evaluate, settings, {**facts, "gold sentences": str(len(judged))}, mentions, expected, list(map(str, judged))
     )
+
+
+def _judge(
+    evaluate: Run,
+    settings: EvaluateExtractionSettings,
+    facts: Mapping[str, str],
+    mentions: Sequence[Mapping[str, Any]],
+    expected: Sequence[Mapping[str, Any]],
+    reports: Sequence[str],
+) -> None:
+    """Measure mentions of texts by what they state, and publish it."""
+    statements = evaluate_extraction(mentions, expected, reports, resamples=settings.resamples, seed=settings.seed)
     stated = {(row["report_id"], row["category"], row["certainty"]) for row in expected}
     judged = [m for m in mentions if m["confidence"] is not None]
     right = [(m["report_id"], m["category"], m["certainty"]) in stated for m in judged]

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.extraction.gold import read_gold
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.names import Names
 from medfilip.extraction.reply_format import write_reply
 from medfilip.extraction.reply_writer import reply_of
 from medfilip.findings.ontology import load_ontology
 from medfilip.storage.shards import read_dataset
+from pipelines.review import review
 from tests.ray.conftest import Ran, run_job
 from tests.support.chat_server import Answer, ChatServer, chat_server
 
@@ -208,3 +210,11 @@ def test_what_rules_doubt_the_model_decides_if_it_can(doubted: Ran, tmp_path: Pa
     (refused,) = read_dataset(run, manifest, "rejected").to_pylist()
     assert (refused["stage"], refused["code"]) == ("openai", ErrorCode.ENGINE_FAILED)
     assert manifest.metrics["share_doubtful"] == 0.5 and manifest.counts["model_answers_used"] == 1
+
+    gold = tmp_path / "gold.jsonl"
+    review(str(run), gold, ask=lambda _: "r")  # a person sides with the rules
+    (decision,) = read_gold(Location.parse(str(gold)))
+    assert decision.text == DOUBTFUL and len(decision.findings) > 1
+    numbers = run_job("evaluate_extraction", f"findings={run}", f"truth={gold}", f"root={tmp_path}").manifest.metrics
+    # The run had taken the model's word: one finding of several.
+    assert numbers["mention_f1"] == pytest.approx(2 / (1 + len(decision.findings)))

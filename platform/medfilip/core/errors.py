@@ -55,6 +55,7 @@ class ErrorCode(StrEnum):
     REPLY_REFUSED = "reply_refused"
     REPLY_TRUNCATED = "reply_truncated"
     SENTENCE_TOO_LONG = "sentence_too_long"
+    GOLD_INVALID = "gold_invalid"
     # knowledge
     DRAFT_UNFIT = "draft_unfit"
     # images
