@@ -228,7 +228,8 @@ class _Session:
             label = self._names.ontology.label(row["category"]).lower()
             style = {"present": "red", "absent": "green"}.get(str(row["certainty"]), "yellow")
             lines.append(f"{label} ", style=style)
-            lines.append(f"{'; '.join(item.model_dump()[1:])}\n")
+            _, *rest = json.loads(item.model_dump_json())  # a list in JSON, whatever the model's type says
+            lines.append(f"{'; '.join(rest)}\n")
         return lines
 
 

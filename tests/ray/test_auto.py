@@ -19,6 +19,7 @@ from medfilip.extraction.names import Names
 from medfilip.extraction.reply_format import write_reply
 from medfilip.extraction.reply_writer import reply_of
 from medfilip.findings.ontology import load_ontology
+from medfilip.storage.location import Location
 from medfilip.storage.shards import read_dataset
 from pipelines.review import review
 from tests.ray.conftest import Ran, run_job
