@@ -82,7 +82,11 @@ class ServeSettings(Settings):
     host: str = operational("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = operational(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     request_timeout_s: float = operational(30.0, gt=0, le=3600, description="longest work on one request")
-    upload_timeout_s: float = operational(60.0, gt=0, le=3600, description="longest upload of one image")
+    upload_timeout_s: float = operational(60.0, gt=0, le=3600, description="longest upload of one request")
+    upload_grace_s: float = operational(10.0, gt=0, le=3600, description="time an upload has before its pace counts")
+    min_upload_bytes_per_s: int = operational(
+        16 * 2**10, ge=1, le=2**31, description="pace of an upload after upload_grace_s; a slower one gets 408"
+    )
     keep_alive_timeout_s: int = operational(30, ge=1, le=3600, description="life of an idle connection")
     max_body_bytes: int = Field(64 * 2**20, ge=1024, le=2**31, description="size of a request; a larger one gets 413")
     max_images: int = Field(4, ge=1, le=32, description="images of one study")
