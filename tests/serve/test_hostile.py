@@ -113,10 +113,26 @@ def test_heads_that_trickle_and_strangers_hold_no_place(
         Dripper(endpoint, head(endpoint, 10**6, key="of-a-stranger-0123456789"), bytes(100)) for _ in range(50)
     ]
     with dripping(drippers + strangers):
-        answers = [honest.diagnose(phantom_dicom, ["nodule"]) for _ in range(5)]
-        assert len({answer.findings for answer in answers}) == 1
-        told = {(status, answer.error.code) for status, answer in (stranger.answer() for stranger in strangers)}
-    assert told == {(403, ErrorCode.FORBIDDEN)}
+        diagnoses = [honest.diagnose(phantom_dicom, ["nodule"]) for _ in range(5)]
+        assert len({diagnosis.findings for diagnosis in diagnoses}) == 1
+        answers = [dripper.answer() for dripper in strangers + drippers]
+        assert {(status, told.error.code) for status, told in answers[:50]} == {(403, ErrorCode.FORBIDDEN)}
+        assert {(status, told.error.code) for status, told in answers[50:]} == {(408, ErrorCode.UPLOAD_TIMEOUT)}
+
+
+def test_a_head_without_end_is_cut_off(endpoint: Endpoint, honest: Client, phantom_dicom: bytes) -> None:
+    honest.health()
+    memory, sent = PeakMemory(), 0
+    with connect(endpoint) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Endless: ")
+        try:
+            while sent < GIGABYTES:
+                connection.sendall(bytes([97]) * MEGABYTE)
+                sent += MEGABYTE
+        except OSError:
+            pass  # the other side has closed
+    assert sent < 100 * MEGABYTE and sum(memory.growth().values()) < 100 * MEGABYTE
+    assert honest.diagnose(phantom_dicom, ["nodule"]).findings
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["stop", "trickle"])

@@ -14,9 +14,10 @@ _STARTING_S = 30
 
 
 @contextmanager
-def running_app(app: Any) -> Iterator[str]:
-    """Serve an application, and yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+def running_app(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an application, and yield its address; options are uvicorn's."""
+    given = {"host": "127.0.0.1", "port": 0, "log_level": "critical", "lifespan": "off", **options}
+    server = uvicorn.Server(uvicorn.Config(app, **given))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
