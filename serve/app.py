@@ -209,19 +209,35 @@ class RayBackend:
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Told | Refused:
         """Answer a question on an encoder."""
-        return await _carried(lambda: self._encoder.answer.remote(question, tuple(images)))
+        return await _asked_again(lambda: self._encoder.answer.remote(question, tuple(images)))
 
     async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
         """Embed on an encoder."""
-        return await _carried(lambda: self._encoder.embed.remote(tuple(images), tuple(texts)))
+        return await _asked_again(lambda: self._encoder.embed.remote(tuple(images), tuple(texts)))
 
     async def card(self) -> ModelCard:
         """Ask an encoder about its model."""
-        return await _carried(self._encoder.card.remote)
+        return await _asked_again(self._encoder.card.remote)
 
     async def labels(self) -> tuple[LabelFacts, ...]:
         """Ask an encoder about the categories."""
-        return await _carried(self._encoder.labels.remote)
+        return await _asked_again(self._encoder.labels.remote)
+
+
+async def _asked_again(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Carry a call; if its replica dies meanwhile, carry it to another one.
+
+    Only calls of encoders: what they are given has been decoded, and is not what killed a replica. A decoder may have
+    died of the very file that would be sent to the next.
+    """
+
+    async def replaced() -> _T:
+        try:
+            return await call()
+        except ray.exceptions.RayActorError:
+            return await call()
+
+    return await _carried(replaced)
 
 
 async def _carried(call: Callable[[], Awaitable[_T]]) -> _T:
