@@ -117,6 +117,15 @@ class ServeSettings(Settings):
     audit_folder: str | None = operational(
         None, description="folder of the audit log, on each node; without it none is kept"
     )
+    trace_folder: str | None = operational(
+        None, description="folder of the spans of requests as JSON lines, on each node; without it none are written"
+    )
+    trace_otlp: bool = operational(
+        False, description="send spans to the OpenTelemetry collector that OTEL_EXPORTER_OTLP_ENDPOINT names"
+    )
+    trace_share: float = operational(
+        1.0, ge=0, le=1, description="share of requests that are traced, of those whose caller does not say"
+    )
     pacs: PacsSettings = operational(PacsSettings(), description="archives that may be read and written (DICOMweb)")
     gateway: GatewaySettings = operational(GatewaySettings(), description="the HTTP side")
     decoder: DecoderSettings = operational(DecoderSettings(), description="files to pixels")

@@ -27,6 +27,7 @@ from serve.rates import CallerLimits
 from serve.rendering import MEDIA_TYPES, Form, form_of
 from serve.request import DiagnoseRequest, read_embed_request, read_request
 from serve.settings import ServeSettings
+from serve.tracing import Tracing
 
 _OTHER_FORMS: dict[str, Any] = {kind.partition(";")[0]: {} for form, kind in MEDIA_TYPES.items() if form != "json"}
 _DIAGNOSED: dict[int | str, dict[str, Any]] = {
@@ -43,6 +44,7 @@ def http_app(
     behind_proxy: bool = False,
     auditor: Auditor | None = None,
     metrics: EndpointMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
@@ -56,6 +58,8 @@ def http_app(
         Writes the audit log, if there is one.
     metrics
         Where requests are counted.
+    tracing
+        Where their spans begin.
     """
     app = FastAPI(
         title="MedFILIP",
@@ -71,6 +75,7 @@ def http_app(
         limits=CallerLimits(settings.requests_per_minute, settings.concurrent_requests),
         auditor=auditor,
         metrics=metrics or EndpointMetrics(),
+        tracing=tracing or Tracing(),
         names_requests=not behind_proxy,
     )
     app.add_exception_handler(MedfilipError, _on_error)
