@@ -37,6 +37,7 @@ from serve.messages import Decoded, Embedded, FloatArray, Refused, Told
 from serve.metrics import EndpointMetrics
 from serve.rendering import Form
 from serve.settings import PoolSettings, ServeSettings
+from serve.tracing import Tracing, check_tracing
 from serve.web import http_app
 
 LOGGING = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
@@ -53,19 +54,28 @@ class Decoder:
         given = ServeSettings.model_validate(settings)
         self._service = DecoderService(given.limits, store_size=given.store_size)
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._tracing = _tracing(given)
 
-    async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
-        """Decode one file."""
+    async def decode(self, data: bytes, image_size: int, preview: bool, trace: str | None = None) -> Decoded | Refused:
+        """Decode one file; ``trace`` is the span of the request, here as below."""
         work = partial(self._service.decode, data, image_size, preview=preview)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._traced("decode", trace, work)
 
-    async def render(self, form: Form, diagnosis: Diagnosis, files: tuple[bytes, ...]) -> tuple[bytes, ...] | Refused:
+    async def render(
+        self, form: Form, diagnosis: Diagnosis, files: tuple[bytes, ...], trace: str | None = None
+    ) -> tuple[bytes, ...] | Refused:
         """Write an answer in another form."""
-        work = partial(self._service.render, form, diagnosis, files)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._traced("render", trace, partial(self._service.render, form, diagnosis, files))
+
+    async def _traced(self, name: str, trace: str | None, work: Callable[[], _T]) -> _T:
+        with self._tracing.span(name, trace) as span:
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            span.outcome(found)
+            return found
 
     def __del__(self) -> None:
         self._service.close()
+        self._tracing.close()
 
 
 class Encoder:
@@ -79,6 +89,7 @@ class Encoder:
         self._embed.set_max_batch_size(self._settings.encoder.max_batch_size)
         self._embed.set_batch_wait_timeout_s(self._settings.encoder.batch_wait_s)
         self._batches: dict[int, int] = {}
+        self._tracing = _tracing(self._settings)
 
     async def reconfigure(self, config: dict[str, str]) -> None:
         """Load the checkpoint of the configuration; while another one answers, it goes on until this one can.
@@ -109,21 +120,29 @@ class Encoder:
     def _take(self, service: Any) -> None:
         self._service = service
 
-    async def answer(self, question: Question, images: tuple[Decoded, ...]) -> Told | Refused:
+    async def answer(self, question: Question, images: tuple[Decoded, ...], trace: str | None = None) -> Told | Refused:
         """Answer a question about one study; its images are embedded together with those of other requests."""
-        found = await self._views(images)
+        found = await self._views(images, trace)
         if isinstance(found, Refused):
             return found
         service, views = found
-        return await self._computed(service.answer, question, views, images)
+        with self._tracing.span("answer", trace) as span:
+            told: Told | Refused = await self._computed(service.answer, question, views, images)
+            span.outcome(told)
+        return told
 
-    async def embed(self, images: tuple[Decoded, ...], texts: tuple[str, ...]) -> Embedded | Refused:
+    async def embed(
+        self, images: tuple[Decoded, ...], texts: tuple[str, ...], trace: str | None = None
+    ) -> Embedded | Refused:
         """Embed the images of one study, texts, or both."""
-        found = await self._views(images)
+        found = await self._views(images, trace)
         if isinstance(found, Refused):
             return found
         service, views = found
-        return await self._computed(service.embed_all, views, texts)
+        with self._tracing.span("answer", trace) as span:
+            embedded: Embedded | Refused = await self._computed(service.embed_all, views, texts)
+            span.outcome(embedded)
+        return embedded
 
     async def card(self) -> ModelCard:
         """Describe the model."""
@@ -139,10 +158,13 @@ class Encoder:
         """Return how many batches of each size this replica has computed."""
         return dict(self._batches)
 
-    async def _views(self, images: tuple[Decoded, ...]) -> tuple[Any, list[FloatArray]] | Refused:
+    async def _views(self, images: tuple[Decoded, ...], trace: str | None) -> tuple[Any, list[FloatArray]] | Refused:
         """Embed images, all by one model, and return it with their embeddings."""
-        found = await asyncio.gather(*(self._embed(image.pixels) for image in images))
-        refused = next((view for _, view in found if isinstance(view, Refused)), None)
+        with self._tracing.span("embed", trace) as span:
+            found = await asyncio.gather(*(self._embed(image.pixels) for image in images))
+            refused = next((view for _, view in found if isinstance(view, Refused)), None)
+            span.tell(images=len(images))
+            span.outcome(refused)
         if refused is not None:
             return refused
         services = {id(service): service for service, _ in found} or {0: self._service}
@@ -175,17 +197,21 @@ class HttpGateway:
         if folder is not None:
             self._auditor = Auditor(folder, rayserve.get_replica_context().replica_id.unique_id)
         self._metrics = EndpointMetrics(exported=True)
-        self._gateway = Gateway(RayBackend(decoder, encoder), self._settings, self._metrics)
+        self._tracing = _tracing(self._settings)
+        backend = RayBackend(decoder, encoder, self._tracing)
+        self._gateway = Gateway(backend, self._settings, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve asks for it once, when the replica has been constructed."""
         return http_app(
-            self._gateway, self._keys, self._settings, behind_proxy=True, auditor=self._auditor, metrics=self._metrics
-        )
+            self._gateway, self._keys, self._settings, behind_proxy=True, auditor=self._auditor, metrics=self._metrics,
+            tracing=self._tracing,
+        )  # fmt: skip
 
     def __del__(self) -> None:
         if self._auditor is not None:
             self._auditor.close()
+        self._tracing.close()
 
 
 class RayBackend:
@@ -195,34 +221,56 @@ class RayBackend:
     ----------
     decoder, encoder
         Handles of the deployments.
+    tracing
+        Whose current span the calls belong to.
     """
 
-    def __init__(self, decoder: Any, encoder: Any) -> None:
-        self._decoder, self._encoder = decoder, encoder
+    def __init__(self, decoder: Any, encoder: Any, tracing: Tracing) -> None:
+        self._decoder, self._encoder, self._tracing = decoder, encoder, tracing
 
     async def decode(self, data: bytes, image_size: int, preview: bool) -> Decoded | Refused:
         """Decode a file on a free decoder."""
-        return await _carried(lambda: self._decoder.decode.remote(data, image_size, preview))
+        trace = self._tracing.current()
+        return await _carried(lambda: self._decoder.decode.remote(data, image_size, preview, trace))
 
     async def render(self, form: Form, diagnosis: Diagnosis, files: Sequence[bytes]) -> tuple[bytes, ...] | Refused:
         """Write an answer in another form on a decoder."""
-        return await _carried(lambda: self._decoder.render.remote(form, diagnosis, tuple(files)))
+        trace = self._tracing.current()
+        return await _carried(lambda: self._decoder.render.remote(form, diagnosis, tuple(files), trace))
 
     async def answer(self, question: Question, images: Sequence[Decoded]) -> Told | Refused:
         """Answer a question on an encoder."""
-        return await _carried(lambda: self._encoder.answer.remote(question, tuple(images)))
+        trace = self._tracing.current()
+        return await _asked_again(lambda: self._encoder.answer.remote(question, tuple(images), trace))
 
     async def embed(self, images: Sequence[Decoded], texts: Sequence[str]) -> Embedded | Refused:
         """Embed on an encoder."""
-        return await _carried(lambda: self._encoder.embed.remote(tuple(images), tuple(texts)))
+        trace = self._tracing.current()
+        return await _asked_again(lambda: self._encoder.embed.remote(tuple(images), tuple(texts), trace))
 
     async def card(self) -> ModelCard:
         """Ask an encoder about its model."""
-        return await _carried(self._encoder.card.remote)
+        return await _asked_again(self._encoder.card.remote)
 
     async def labels(self) -> tuple[LabelFacts, ...]:
         """Ask an encoder about the categories."""
-        return await _carried(self._encoder.labels.remote)
+        return await _asked_again(self._encoder.labels.remote)
+
+
+async def _asked_again(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Carry a call; if its replica dies meanwhile, carry it to another one.
+
+    Only calls of encoders: what they are given has been decoded, and is not what killed a replica. A decoder may have
+    died of the very file that would be sent to the next.
+    """
+
+    async def replaced() -> _T:
+        try:
+            return await call()
+        except (ray.exceptions.RayActorError, grpc.RpcError):
+            return await call()
+
+    return await _carried(replaced)
 
 
 async def _carried(call: Callable[[], Awaitable[_T]]) -> _T:
@@ -259,9 +307,11 @@ def build(args: dict[str, Any]) -> Any:
     Raises
     ------
     MedfilipError
-        ``CONFIG_INVALID``, ``CONFIG_UNKNOWN_KEY``, ``SECRET_MISSING``, ``INPUT_NOT_FOUND`` or ``CHECKPOINT_INVALID``.
+        ``CONFIG_INVALID``, ``CONFIG_UNKNOWN_KEY``, ``SECRET_MISSING``, ``DEPENDENCY_MISSING``, ``INPUT_NOT_FOUND`` or
+        ``CHECKPOINT_INVALID``.
     """
     settings = validate_settings(ServeSettings, args)
+    check_tracing(settings)
     hashes = accepted_hashes(
         settings.api_key_hashes, allow_anonymous=settings.allow_anonymous, file=_path(settings.keys_file)
     )
@@ -315,6 +365,11 @@ def _deploy(
     # user_config has changed. There is no public way to say it; `serve deploy` has versions of its own.
     deployment._version = version
     return deployment
+
+
+def _tracing(settings: ServeSettings) -> Tracing:
+    replica = rayserve.get_replica_context().replica_id
+    return Tracing(settings, replica.deployment_id.name, replica.unique_id)
 
 
 def _path(name: str | None) -> Path | None:

@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     # Ray's limit on such a message is 4 MB; what a request may hold is bounded by max_body_bytes.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.heads:bound_heads",
 }
 # What they say at INFO and WARNING is for Ray's developers; a command prints what its user needs.
 _CHATTY_LOGGERS = (

@@ -28,6 +28,7 @@ from serve.keys import KeyRing
 from serve.messages import unexpected
 from serve.metrics import EndpointMetrics
 from serve.rates import CallerLimits, RateLimitedError
+from serve.tracing import Span, Tracing
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUS = {
@@ -132,6 +133,8 @@ class Guard:
         Where requests that look at images are recorded before they are answered; ``None`` for nowhere.
     metrics
         Where requests are counted.
+    tracing
+        Where their spans begin.
     names_requests
         Whether X-Request-ID is answered here: Ray Serve's proxy does it itself.
     """
@@ -144,10 +147,11 @@ class Guard:
         limits: CallerLimits,
         auditor: Auditor | None,
         metrics: EndpointMetrics,
+        tracing: Tracing,
         names_requests: bool,
     ) -> None:
         self._app, self._keys, self._limits, self._auditor = app, keys, limits, auditor
-        self._metrics, self._names_requests = metrics, names_requests
+        self._metrics, self._tracing, self._names_requests = metrics, tracing, names_requests
         self._strangers: deque[float] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,6 +206,9 @@ class Guard:
                     caller = self._keys.check(headers.get("authorization"), headers.get("x-api-key"))
                     state["caller"] = caller.name
                     counted.enter_context(self._limits.request(caller))
+                    # Strangers and those who ask too much leave no trace: they could fill a disk with them.
+                    traced = self._tracing.request(headers, _action(state), state["request_id"])
+                    counted.callback(_tell_span, counted.enter_context(traced), state, exchange)
                 await self._app(scope, receive_watched, exchange.send)
         except ClientDisconnect:
             raise
@@ -219,8 +226,7 @@ class Guard:
     def _tell_operator(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
         """Count a request, and log one line about it that holds nothing of it: no address, which may hold labels."""
         state = scope["state"]
-        route = state["path"].removeprefix("/v1/")
-        action, code = route if route in _ACTIONS else "other", state.get("error_code")
+        action, code = _action(state), state.get("error_code")
         self._metrics.answered(action, exchange.status, code)
         _access_log.info(
             "%s %s %s %.0f ms", action, exchange.status, code or "-", seconds * 1000,
@@ -301,6 +307,17 @@ class _Exchange:
         for message in self._held:
             await self._send(message)
         self._held.clear()
+
+
+def _action(state: Mapping[str, Any]) -> str:
+    """Return what is asked for, by a name of ours: an address may hold anything."""
+    route = state["path"].rstrip("/").removeprefix(_PRIVATE)
+    return route if route in _ACTIONS else "other"
+
+
+def _tell_span(span: Span, state: Mapping[str, Any], exchange: _Exchange) -> None:
+    span.tell(status=exchange.status or None)
+    span.fail(state.get("error_code") or (None if exchange.started else "unanswered"))
 
 
 def _has_body(headers: Headers) -> bool:

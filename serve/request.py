@@ -17,6 +17,7 @@ from medfilip.model.calibration import Rule
 from medfilip.model.question import Described, HeatMaps, Question
 from serve.archive import StudyReference
 from serve.settings import ServeSettings
+from serve.upload import read_body, too_large
 
 RAW_TYPES = ("application/dicom", "application/octet-stream", "image/png", "image/jpeg")
 FORM_TYPE = "multipart/form-data"
@@ -82,7 +83,8 @@ async def read_request(request: Request, settings: ServeSettings) -> DiagnoseReq
     Raises
     ------
     MedfilipError
-        ``MEDIA_TYPE_UNSUPPORTED``, ``LENGTH_REQUIRED``, ``REQUEST_TOO_LARGE`` or ``REQUEST_INVALID``.
+        ``MEDIA_TYPE_UNSUPPORTED``, ``LENGTH_REQUIRED``, ``REQUEST_TOO_LARGE``, ``UPLOAD_TIMEOUT`` or
+        ``REQUEST_INVALID``.
     """
     images, fields = await _read_fields(request, settings, (*QUESTION_FIELDS, *STUDY_FIELDS))
     study = _study(fields, settings)
@@ -122,7 +124,7 @@ async def _read_fields(
                 "The address has a parameter that is not known.", f"Known are: {', '.join(known)}; repeat one for many."
             )
         fields.setdefault(name, []).append(value)
-    body = await read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings)
     if media_type != FORM_TYPE:
         if not body:
             raise _no_image()
@@ -157,24 +159,8 @@ def check_head(headers: Headers, settings: ServeSettings) -> str:
             fix="Send a Content-Length header instead of a chunked body; sending a file or bytes does.",
         )
     if int(declared) > settings.max_body_bytes:
-        raise _too_large(settings.max_body_bytes)
+        raise too_large(settings.max_body_bytes)
     return media_type
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a body, and give up at the first chunk that would exceed ``limit`` bytes.
-
-    Raises
-    ------
-    MedfilipError
-        ``REQUEST_TOO_LARGE``.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise _too_large(limit)
-        body += chunk
-    return bytes(body)
 
 
 def read_question(
@@ -349,14 +335,6 @@ def _no_image() -> MedfilipError:
     return _invalid(
         "There is no image, or it is empty.",
         "Send the bytes of one DICOM, PNG or JPEG file, or a part 'file': curl -F file=@image.dcm.",
-    )
-
-
-def _too_large(limit: int) -> MedfilipError:
-    return MedfilipError(
-        ErrorCode.REQUEST_TOO_LARGE,
-        f"The request is larger than max_body_bytes = {limit}.",
-        fix="Send the images of one study per request, without other files.",
     )
 
 

@@ -84,7 +84,11 @@ class ServeSettings(Settings):
     host: str = operational("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = operational(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     request_timeout_s: float = operational(30.0, gt=0, le=3600, description="longest work on one request")
-    upload_timeout_s: float = operational(60.0, gt=0, le=3600, description="longest upload of one image")
+    upload_timeout_s: float = operational(60.0, gt=0, le=3600, description="longest upload of one request")
+    upload_grace_s: float = operational(10.0, gt=0, le=3600, description="time an upload has before its pace counts")
+    min_upload_bytes_per_s: int = operational(
+        16 * 2**10, ge=1, le=2**31, description="pace of an upload after upload_grace_s; a slower one gets 408"
+    )
     keep_alive_timeout_s: int = operational(30, ge=1, le=3600, description="life of an idle connection")
     max_body_bytes: int = Field(64 * 2**20, ge=1024, le=2**31, description="size of a request; a larger one gets 413")
     max_images: int = Field(4, ge=1, le=32, description="images of one study")
@@ -114,6 +118,15 @@ class ServeSettings(Settings):
     )
     audit_folder: str | None = operational(
         None, description="folder of the audit log, on each node; without it none is kept"
+    )
+    trace_folder: str | None = operational(
+        None, description="folder of the spans of requests as JSON lines, on each node; without it none are written"
+    )
+    trace_otlp: bool = operational(
+        False, description="send spans to the OpenTelemetry collector that OTEL_EXPORTER_OTLP_ENDPOINT names"
+    )
+    trace_share: float = operational(
+        1.0, ge=0, le=1, description="share of requests that are traced, of those whose caller does not say"
     )
     pacs: PacsSettings = operational(PacsSettings(), description="archives that may be read and written (DICOMweb)")
     gateway: GatewaySettings = operational(GatewaySettings(), description="the HTTP side")

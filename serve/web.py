@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,9 +27,7 @@ from serve.rates import CallerLimits
 from serve.rendering import MEDIA_TYPES, Form, form_of
 from serve.request import DiagnoseRequest, read_embed_request, read_request
 from serve.settings import ServeSettings
-
-_T = TypeVar("_T")
-
+from serve.tracing import Tracing
 
 _OTHER_FORMS: dict[str, Any] = {kind.partition(";")[0]: {} for form, kind in MEDIA_TYPES.items() if form != "json"}
 _DIAGNOSED: dict[int | str, dict[str, Any]] = {
@@ -47,6 +44,7 @@ def http_app(
     behind_proxy: bool = False,
     auditor: Auditor | None = None,
     metrics: EndpointMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
@@ -60,6 +58,8 @@ def http_app(
         Writes the audit log, if there is one.
     metrics
         Where requests are counted.
+    tracing
+        Where their spans begin.
     """
     app = FastAPI(
         title="MedFILIP",
@@ -75,6 +75,7 @@ def http_app(
         limits=CallerLimits(settings.requests_per_minute, settings.concurrent_requests),
         auditor=auditor,
         metrics=metrics or EndpointMetrics(),
+        tracing=tracing or Tracing(),
         names_requests=not behind_proxy,
     )
     app.add_exception_handler(MedfilipError, _on_error)
@@ -99,7 +100,7 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         form = form_of(request.headers.get("accept", ""))
         gateway.admit()
         try:
-            request.state.audited = given = await _read_in_time(read_request(request, settings), settings)
+            request.state.audited = given = await read_request(request, settings)
             timings: dict[str, float] = {}
             async with gateway.in_time():
                 request.state.audited = given = await gateway.fetched(given)
@@ -122,7 +123,7 @@ def _add_routes(app: FastAPI, gateway: Gateway, settings: ServeSettings) -> None
         """Embed the images of one study, texts, or both, in one space."""
         gateway.admit()
         try:
-            request.state.audited = given = await _read_in_time(read_embed_request(request, settings), settings)
+            request.state.audited = given = await read_embed_request(request, settings)
             embedding = await gateway.embed(given, request.state.request_id)
             request.state.model = embedding.model
             return embedding
@@ -167,18 +168,6 @@ async def _written(
 def _server_timing(timings: Mapping[str, float]) -> str:
     """Write the stages of a request as browsers and proxies read them (W3C Server Timing): milliseconds."""
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings.items())
-
-
-async def _read_in_time(reading: Awaitable[_T], settings: ServeSettings) -> _T:
-    try:
-        async with asyncio.timeout(settings.upload_timeout_s):
-            return await reading
-    except TimeoutError as error:
-        raise MedfilipError(
-            ErrorCode.UPLOAD_TIMEOUT,
-            f"The upload took longer than upload_timeout_s = {settings.upload_timeout_s:g} s.",
-            fix="Send the image over a faster connection.",
-        ) from error
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:

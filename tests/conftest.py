@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.heads:bound_heads")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read by torch: tensors of tests are so small that more threads only wait for each other. Ray's workers have one too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

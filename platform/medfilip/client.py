@@ -51,6 +51,14 @@ class AskedOver(TypedDict, total=False):
         How many of its best matching visual attributes each finding tells.
     heat_maps
         Which findings get one: ``none``, ``present`` or ``all``.
+    preview
+        Whether the answer holds a PNG of each image as the model was shown it (`medfilip.answers.ImageFacts.preview`).
+    study
+        Study Instance UID of a study that the endpoint fetches from an archive over DICOMweb, instead of an image.
+    archive
+        Its archive, by a name of the endpoint's settings; ``None`` where there is one only.
+    store
+        Whether the answer is stored in that archive, as a structured report with captures and segmentations.
     """
 
     described: Mapping[str, str | Sequence[str]] | None
@@ -58,6 +66,10 @@ class AskedOver(TypedDict, total=False):
     threshold: float | None
     attributes: int
     heat_maps: Literal["none", "present", "all"]
+    preview: bool
+    study: str | None
+    archive: str | None
+    store: bool
 
 
 class Client:
@@ -70,7 +82,7 @@ class Client:
     api_key
         The key that ``medfilip serve`` printed or an administrator gave; ``None`` where anonymous use is allowed.
     timeout_s
-        Longest wait for an answer.
+        Longest wait for an answer; one that is stored in an archive may take longer than others.
     """
 
     def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 90.0) -> None:
@@ -96,7 +108,7 @@ class Client:
 
     def diagnose(
         self,
-        image: GivenFile | Sequence[GivenFile],
+        image: GivenFile | Sequence[GivenFile] | None = None,
         labels: str | Sequence[str] | None = None,
         **asked: Unpack[AskedOver],
     ) -> Diagnosis:
@@ -105,7 +117,8 @@ class Client:
         Parameters
         ----------
         image
-            Path of a DICOM, PNG or JPEG file, or its bytes; a list for the images of one study.
+            Path of a DICOM, PNG or JPEG file, or its bytes; a list for the images of one study; ``None`` for a
+            ``study`` of an archive.
         labels
             Ontology ids, their names, or short texts; ``None`` for the categories the model was calibrated for.
         asked
@@ -121,7 +134,7 @@ class Client:
     def diagnose_as(
         self,
         form: Literal["fhir", "sr", "objects"],
-        image: GivenFile | Sequence[GivenFile],
+        image: GivenFile | Sequence[GivenFile] | None = None,
         labels: str | Sequence[str] | None = None,
         **asked: Unpack[AskedOver],
     ) -> list[bytes]:
@@ -153,19 +166,19 @@ class Client:
         return decode(answer.headers.get("content-type", ""), answer.content)
 
     def _diagnosed(
-        self, accept: str, image: GivenFile | Sequence[GivenFile], labels: str | Sequence[str] | None, asked: AskedOver
+        self,
+        accept: str,
+        image: GivenFile | Sequence[GivenFile] | None,
+        labels: str | Sequence[str] | None,
+        asked: AskedOver,
     ) -> httpx.Response:
-        threshold = asked.get("threshold")
-        fields: dict[str, Any] = {
-            "labels": [labels] if isinstance(labels, str) else list(labels or ()),
-            "described": [_described(name, phrases) for name, phrases in (asked.get("described") or {}).items()],
-            "operating_point": asked.get("operating_point") or [],
-            "threshold": [] if threshold is None else str(threshold),
-            "attributes": str(asked.get("attributes", 0)),
-            "heat_maps": asked.get("heat_maps", "none"),
-        }
+        fields = [("labels", label) for label in ([labels] if isinstance(labels, str) else labels or ())]
+        fields += [("described", _described(*told)) for told in (asked.get("described") or {}).items()]
+        single = {name: value for name, value in asked.items() if name != "described"}
+        fields += [(name, _field(value)) for name, value in single.items() if value is not None]
         # Labels travel in the body: addresses end up in the logs of proxies.
-        return self._send("POST", "/v1/diagnose", files=_files(image), data=fields, headers={"Accept": accept})
+        parts = _parts(image, fields)
+        return self._send("POST", "/v1/diagnose", files=parts, headers={"Accept": accept})
 
     def embed(self, image: GivenFile | Sequence[GivenFile] | None = None, texts: Sequence[str] = ()) -> Embedding:
         """Embed the images of one study, texts, or both, in one space.
@@ -175,8 +188,7 @@ class Client:
         MedfilipError
             As `diagnose`.
         """
-        # Without a file httpx would send another format: texts are parts like files, without a file name.
-        parts = ([] if image is None else _files(image)) + [("texts", (None, text)) for text in texts]
+        parts = _parts(image, [("texts", text) for text in texts])
         return _parse(self._send("POST", "/v1/embed", files=parts), Embedding)
 
     def model(self) -> ModelCard:
@@ -228,9 +240,19 @@ def _is_loopback(url: str) -> bool:
     return host in ("localhost", "127.0.0.1", "::1")
 
 
-def _files(image: GivenFile | Sequence[GivenFile]) -> list[tuple[str, Any]]:
-    images = [image] if isinstance(image, Path | str | bytes) else image
-    return [("file", ("image", _bytes(item), "application/octet-stream")) for item in images]
+def _parts(image: GivenFile | Sequence[GivenFile] | None, fields: Sequence[tuple[str, str]]) -> list[tuple[str, Any]]:
+    """Return the parts of a form: without a file httpx would send another format, so fields are parts like files."""
+    images = [] if image is None else [image] if isinstance(image, Path | str | bytes) else image
+    files = [("file", ("image", _bytes(item), "application/octet-stream")) for item in images]
+    if not files and not fields:
+        raise MedfilipError(
+            ErrorCode.REQUEST_INVALID, "There is nothing to send.", fix="Give an image, a study of an archive or texts."
+        )
+    return [*files, *((name, (None, text)) for name, text in fields)]
+
+
+def _field(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _bytes(image: Path | str | bytes) -> bytes:

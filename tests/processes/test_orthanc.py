@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from fastapi.testclient import TestClient
 
+from medfilip.client import Client
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.limits import ImageLimits
 from medfilip.imaging.reader import read_image
@@ -30,6 +31,7 @@ from serve.guard import Auditor
 from serve.keys import KeyRing
 from serve.settings import ServeSettings
 from serve.web import http_app
+from tests.support.app_server import running_app
 from tests.support.diagnoses import diagnosis
 from tests.support.dicoms import make_dicom
 from tests.support.orthanc import PLUGIN, Orthanc, running_orthanc
@@ -205,6 +207,27 @@ def test_the_report_that_is_answered_is_the_one_that_is_stored(
     assert (before["action"], before["archive"], before["objects"]) == ("store", "ward", 1)
     assert (after["action"], after["status"]) == ("diagnose", 200) and before["inputs"] == after["inputs"]
     assert study.study_uid not in file.read_text()
+
+
+def test_the_client_asks_for_a_study_and_has_the_answer_stored(archive: Orthanc, endpoint: TestClient) -> None:
+    study, files = stored(archive, 14)
+    with running_app(endpoint.app) as url, Client(url) as client:
+        sent = client.diagnose(files, ["nodule", "mass"], threshold=0)
+        fetched = client.diagnose(None, ["nodule", "mass"], threshold=0, study=study.study_uid)
+        assert [one.positive_score for one in sent.findings] == pytest.approx(
+            [one.positive_score for one in fetched.findings], abs=1e-5
+        )
+        assert (fetched.stored, len(fetched.images)) == (0, len(files))
+        both = client.diagnose(labels="mass", study=study.study_uid, archive="ward", store=True)
+        [report] = client.diagnose_as("sr", labels="mass", study=study.study_uid, archive="ward", store=True)
+    assert both.stored == 1
+    uids = {pydicom.dcmread(io.BytesIO(report)).SOPInstanceUID}
+    (again,) = archive.post("tools/lookup", study.study_uid.encode()).json()
+    known = archive.get(again["Path"].strip("/")).json()
+    series = [archive.get(f"series/{one}").json() for one in known["Series"]]
+    reports = [one for one in series if one["MainDicomTags"]["Modality"] == "SR"]
+    tags = [archive.get(f"instances/{one}").json() for found in reports for one in found["Instances"]]
+    assert len(tags) == 2 and uids < {one["MainDicomTags"]["SOPInstanceUID"] for one in tags}
 
 
 def test_the_endpoint_tells_what_an_archive_cannot(

@@ -24,6 +24,7 @@ from pydicom.uid import UID
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.imaging.limits import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, ImageLimits
 
+_INFLATED_AT_ONCE = 1 << 18
 _PREAMBLE_BYTES = 132
 _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_TAG = 0x7FE00000
@@ -215,15 +216,25 @@ def _guess_syntax(start: bytes) -> str:
 
 
 def _inflate(body: bytes, limits: ImageLimits) -> bytes:
-    """Inflate a deflated data set (PS3.5, annex A.5) up to ``max_inflated_bytes``."""
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, limits.max_inflated_bytes + 1)
-    if len(inflated) > limits.max_inflated_bytes:
-        raise MedfilipError(
-            ErrorCode.IMAGE_TOO_LARGE,
-            f"The deflated DICOM data set inflates to more than max_inflated_bytes = {limits.max_inflated_bytes}.",
-            fix="Export the image as Explicit VR Little Endian.",
-        )
-    return inflated
+    """Inflate a deflated data set (PS3.5, annex A.5) of up to ``max_inflated_bytes``.
+
+    It is counted before it is held: a small file that inflates to gigabytes costs some time, and no memory.
+    """
+    counter, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    for begin in range(0, len(body), _INFLATED_AT_ONCE):
+        rest = body[begin : begin + _INFLATED_AT_ONCE]
+        while rest:
+            size += len(counter.decompress(rest, _INFLATED_AT_ONCE))
+            rest = counter.unconsumed_tail
+            if size > limits.max_inflated_bytes:
+                raise MedfilipError(
+                    ErrorCode.IMAGE_TOO_LARGE,
+                    "The deflated DICOM data set inflates to more than "
+                    f"max_inflated_bytes = {limits.max_inflated_bytes}.",
+                    fix="Export the image as Explicit VR Little Endian.",
+                )
+    # The last of it may be counted only when it is asked for, and be missing from the size.
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, size + _INFLATED_AT_ONCE)
 
 
 def text_of(dataset: Dataset, name: str) -> str | None:

@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -134,6 +135,11 @@ def test_a_deflate_bomb_is_not_inflated(dicom, ramp) -> None:
     bomb = data[: 144 + length] + packer.compress(bytes(50_000_000)) + packer.flush()
     assert len(bomb) < 100_000
     assert code_of(bomb, ImageLimits(max_inflated_bytes=1_000_000)) == ErrorCode.IMAGE_TOO_LARGE
+    tracemalloc.start()
+    assert code_of(bomb, ImageLimits(max_inflated_bytes=20_000_000)) == ErrorCode.IMAGE_TOO_LARGE
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert highest < 4_000_000, "what is too much was never held"
 
 
 def test_a_transfer_syntax_outside_the_list_is_refused(dicom, ramp) -> None:

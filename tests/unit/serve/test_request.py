@@ -1,16 +1,12 @@
-"""Requests: labels, bodies and forms within their limits, and no error that quotes one."""
+"""Requests: labels and forms within their limits, and no error that quotes one."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
-from starlette.requests import Request
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.model.question import Described, Question
-from serve.request import read_body, read_question
+from serve.request import read_question
 from serve.settings import ServeSettings
 
 
@@ -77,28 +73,3 @@ def test_unfit_questions_are_refused_by_the_name_of_the_field(
     with pytest.raises(MedfilipError, match=words) as caught:
         read_question(fields, settings)
     assert caught.value.code == ErrorCode.REQUEST_INVALID and "secret" not in str(caught.value)
-
-
-def test_an_endless_body_is_read_up_to_its_limit() -> None:
-    taken = 0
-
-    async def receive() -> dict[str, object]:
-        nonlocal taken
-        taken += 1000
-        return {"type": "http.request", "body": bytes(1000), "more_body": True}
-
-    with pytest.raises(MedfilipError, match="max_body_bytes = 4500"):
-        asyncio.run(read_body(Request({"type": "http", "headers": []}, receive), 4500))
-    assert taken == 5000
-
-
-def test_a_body_of_exactly_the_limit_is_read() -> None:
-    parts = [b"ab", b"cd"]
-
-    async def messages() -> AsyncIterator[dict[str, object]]:
-        while parts:
-            yield {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
-
-    source = messages()
-    body = asyncio.run(read_body(Request({"type": "http", "headers": []}, lambda: anext(source)), 4))  # type: ignore[arg-type]
-    assert body == b"abcd"
