@@ -121,7 +121,7 @@ class Phrases:
         share = detail * (1.0 if stated else 0.3)
         before: list[Piece] = []
         behind: list[Piece] = []
-        plural_term = self._term(claim)
+        term = self._term(claim)
         if stated and not bare and "change" not in claim.values and dice.chance(0.13 * share):
             before += self.change_word(claim)
         if claim.category in self._grammar.counted and claim.plural and dice.chance(0.25 * share):
@@ -135,13 +135,16 @@ class Phrases:
             if dice.chance(0.5):
                 before.append(measure)
             else:
-                behind += [("measuring", ()), measure]
+                lead = dice.favour(("measuring", "measuring approximately", "of", "measuring up to", "of about"))
+                behind += [(lead, ()), measure]
         if not bare and dice.chance(0.55 * share):
             if dice.chance(0.5):
                 before += self.place_before(claim)
             else:
                 behind = self.place_behind(claim) + behind
-        return [*before, plural_term, *behind]
+        if dice.chance(0.1) and claim.category not in self._stock.devices:
+            before.append((dice.favour(self._grammar.words["lead"]), ()))
+        return [*before, term, *behind]
 
     def _term(self, claim: Claim) -> Piece:
         dice, stock = self._dice, self._stock
@@ -253,7 +256,8 @@ class Phrases:
         if not family.sites or dice.chance(0.25):
             self._put(claim, side, None)
             if side is Laterality.BILATERAL:
-                return [(dice.pick(("bilaterally", "on both sides")), ("laterality",))]
+                words = ("bilaterally", "on both sides", "bilaterally", ", left greater than right", ", right greater than left")
+                return [(dice.pick(words), ("laterality",))]
             if dice.chance(0.3) and family.sites:
                 return [("in the", ()), (str(side), ("laterality",)), (dice.pick(("lung", "hemithorax")), ())]
             return [("on the", ()), (str(side), ("laterality",)), *([("side", ())] if dice.chance(0.15) else [])]
@@ -272,7 +276,10 @@ class Phrases:
             return [(at, ()), (both, ("laterality",)), (plural(words), ("site",))]
         self._put(claim, given, site)
         side_piece: list[Piece] = [(str(given), ("laterality",))] if given else []
-        return [(f"{at} the", ()), *side_piece, (words, ("site",))]
+        aspect: list[Piece] = [(dice.favour(self._grammar.words["aspect"]), ())] if dice.chance(0.08) else []
+        if dice.chance(0.5):
+            return [(f"{at} the", ()), *aspect, *side_piece, (words, ("site",))]
+        return [(f"{at} the", ()), *side_piece, *aspect, (words, ("site",))]
 
     def _side(self, claim: Claim) -> Laterality | None:
         dice, known = self._dice, claim.values.get("laterality")

@@ -39,8 +39,8 @@ BLOCK = 2_000
 Truth = Literal["exact", "rules", "beyond"]
 
 _SIDES = (Laterality.LEFT, Laterality.RIGHT)
-_MISSPELT, _REMOVED = 0.025, 0.06
-_SHARES = (("frames", 0.68), ("composed", 0.09), ("plain", 0.12), ("paraphrase", 0.11))
+_MISSPELT, _REMOVED = 0.025, 0.1
+_SHARES = (("frames", 0.62), ("composed", 0.08), ("plain", 0.2), ("paraphrase", 0.1))
 _NO_BLANK = re.compile(r"\s+([,;:.?])")
 _WORD = re.compile(r"[a-z]{4,}")
 _KEPT_WORDS = frozenset(
