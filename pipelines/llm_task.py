@@ -1,7 +1,8 @@
 """What language model engines are asked about: sentences of reports, or the looks of findings.
 
 A task knows its requests, the form of a reply and what a reply becomes; engines (`pipelines.vllm_plan`,
-`pipelines.engines`) are the same for all. Tasks travel to workers, so they hold names alone and load where they are used.
+`pipelines.engines`) are the same for all. Tasks travel to workers, so they hold names alone and load where they are
+used.
 """
 
 from __future__ import annotations

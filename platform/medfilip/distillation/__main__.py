@@ -45,7 +45,7 @@ def _train(data: Path, out: Path, settings: DistillSettings) -> None:
     rows, facts = read_rows(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     run = start_run(settings, rows, data=sha256_file(data), device=device)
-    tokens, refused = int(run.train.lengths_N.sum()), run.train.refused + run.validation.refused
+    tokens, refused = int(run.train.lengths.sum()), run.train.refused + run.validation.refused
     sys.stdout.write(
         f"{len(run.train):,d} rows, {tokens:,d} tokens, {refused:,d} refused as too long; "
         f"{count_parameters(run.model):,d} parameters on {device}; ready after {time.monotonic() - begun:.0f} s\n"

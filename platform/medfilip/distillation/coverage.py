@@ -30,8 +30,8 @@ PHENOMENA: dict[str, re.Pattern[str]] = {
         "hedge": r"\b(?:may|might|could|possibl[ey]|probabl[ey]|likely|versus|vs|suggest\w*|suspicious|questionable"
         r"|cannot|consistent with|compatible with|represent\w*|concerning)\b",
         "list": r",.*\b(?:and|or)\b|,.*,",
-        "change": r"\b(?:new|unchanged|stable|interval|increas\w+|decreas\w+|resol\w+|improv\w+|worse\w*|again|persist\w*"
-        r"|change|prior|previous\w*)\b",
+        "change": r"\b(?:new|unchanged|stable|interval|increas\w+|decreas\w+|resol\w+|improv\w+|worse\w*|again"
+        r"|persist\w*|change|prior|previous\w*)\b",
         "measure": r"\d\s*(?:mm|cm)\b",
         "device": r"\b(?:tubes?|catheters?|lines?|picc|port|pacemaker|leads?|wires?|clips?|sternotomy|device|stent)\b",
         "side": r"\b(?:left|right|bilateral\w*|both|bibasilar|biapical)\b",
@@ -131,9 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sentences", type=Path, required=True, help="Parquet file with a column 'text'")
     parser.add_argument("--missing", type=int, default=0, help="missing word groups to print of each length")
     options = parser.parse_args(arguments)
-    synthetic, given = (pq.read_table(f, columns=["text"])["text"].to_pylist() for f in (options.data, options.sentences))
+    synthetic, given = (
+        pq.read_table(f, columns=["text"])["text"].to_pylist() for f in (options.data, options.sentences)
+    )
     result, missing = compare(synthetic, given)
-    sys.stdout.write(f"covered {({k: round(v, 4) for k, v in result.covered.items()})}  familiar {result.familiar:.4f}\n")
+    sys.stdout.write(
+        f"covered { ({k: round(v, 4) for k, v in result.covered.items()}) }  familiar {result.familiar:.4f}\n"
+    )
     sys.stdout.write(f"{'':14s} synthetic    given\n")
     sys.stdout.write(f"{'sentences':14s} {result.synthetic.sentences:9d} {result.given.sentences:8d}\n")
     sys.stdout.write(f"{'words':14s} {result.synthetic.words:9.2f} {result.given.words:8.2f}\n")

@@ -1,8 +1,8 @@
 """The training set of a student: readings of sentences → checked rows with the reply that is wanted for each.
 
 A reading is a sentence with what a teacher says of it: the generator, rules, a large model, a person. It becomes a row
-only if the reply that states it survives the way back (written, parsed, grounded, the same findings) and, where there is
-another reading to compare with, the two agree. A slot that the reader would take out again, since no words of the
+only if the reply that states it survives the way back (written, parsed, grounded, the same findings) and, where there
+is another reading to compare with, the two agree. A slot that the reader would take out again, since no words of the
 sentence carry it, is taken out here (``trimmed``). What is dropped is counted under a stable reason.
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from medfilip.core.ids import hash64
 from medfilip.distillation.sentences import Example
-from medfilip.extraction.engine import FindingRow, SentenceResult
+from medfilip.extraction.engine import OK, FindingRow, SentenceResult
 from medfilip.extraction.names import Names
 from medfilip.extraction.prompt import PromptTemplate
 from medfilip.extraction.reply import ReplyReader
@@ -103,34 +103,37 @@ class RowWriter:
         )  # fmt: skip
 
     def _reply(self, reading: Reading) -> tuple[str | None, str]:
+        """Return the reply, or ``None`` and the reason."""
+        reason = self._unfit(reading)
+        if reason:
+            return None, reason
         text, findings = reading.text, reading.findings
-        if not self.prompt.fits(text) or len(reading.context or "") > self.prompt.max_context_characters:
-            return None, "too_long"
-        if len(findings) > MAX_FINDINGS:
-            return None, "too_many_findings"
-        if reading.other is not None:
-            kinds = disagreements(reading.other, findings, self.ontology)
-            if kinds:
-                return None, f"disagrees_{kinds[0]}"
-        if any(row["category"] not in self.ontology.categories for row in findings):
-            return None, "category_unknown"
-        if any(not row["evidence"] or row["evidence"][0]["slot"] != "mention" for row in findings):
-            return None, "mention_missing"
         reply, read = self._there_and_back(text, findings)
-        losses = {note["reason"] for note in read.ungrounded} - {_NO_LOSS}
-        if read.status != "ok" or not losses <= _TRIMMABLE:
-            return None, "reply_unreadable" if read.status != "ok" else sorted(losses - _TRIMMABLE)[0]
+        losses = _losses(read)
+        if read.status != OK or not losses <= _TRIMMABLE:
+            return None, "reply_unreadable" if read.status != OK else min(losses - _TRIMMABLE)
         if losses:
             kept = read.findings
             reply, read = self._there_and_back(text, kept)
-            if {note["reason"] for note in read.ungrounded} - {_NO_LOSS} or not _same(kept, read.findings):
-                return None, "reply_changed"
-            if not _same_core(findings, kept):
+            if _losses(read) or not _same_core(findings, kept):
                 return None, "reply_changed"
             self.counts[TRIMMED] += 1
-        elif not _same(findings, read.findings):
-            return None, "reply_changed"
-        return reply, ""
+            findings = tuple(kept)
+        return (reply, "") if _same(findings, read.findings) else (None, "reply_changed")
+
+    def _unfit(self, reading: Reading) -> str:
+        """Return why a reading cannot be written as a reply at all, or is not believed."""
+        text, findings = reading.text, reading.findings
+        if not self.prompt.fits(text) or len(reading.context or "") > self.prompt.max_context_characters:
+            return "too_long"
+        if len(findings) > MAX_FINDINGS:
+            return "too_many_findings"
+        if any(row["category"] not in self.ontology.categories for row in findings):
+            return "category_unknown"
+        if any(not row["evidence"] or row["evidence"][0]["slot"] != "mention" for row in findings):
+            return "mention_missing"
+        kinds = disagreements(reading.other, findings, self.ontology) if reading.other is not None else []
+        return f"disagrees_{kinds[0]}" if kinds else ""
 
     def _there_and_back(self, text: str, findings: Sequence[FindingRow]) -> tuple[str, SentenceResult]:
         reply = write_reply(reply_of(text, findings, self._names))
@@ -142,6 +145,10 @@ _TRIMMABLE = {
     for slot in ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "sites",
                  "patterns", "position", "qualifier")
 } | {"position_unknown", "qualifier_unknown", "laterality_twice", "change_twice", "severity_twice", "size_twice"}  # fmt: skip
+
+
+def _losses(read: SentenceResult) -> set[str]:
+    return {note["reason"] for note in read.ungrounded} - {_NO_LOSS}
 
 
 def _same(one: Sequence[FindingRow], other: Sequence[FindingRow]) -> bool:
@@ -222,7 +229,9 @@ def write_rows(rows: Sequence[Row], file: Path, facts: Mapping[str, str]) -> Non
     table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
     file.parent.mkdir(parents=True, exist_ok=True)
     table = table.replace_schema_metadata({f"medfilip.{name}": value for name, value in facts.items()})
-    pq.write_table(table, file, compression="zstd", compression_level=19, use_dictionary=["phenomenon", "source", "split"])
+    pq.write_table(
+        table, file, compression="zstd", compression_level=19, use_dictionary=["phenomenon", "source", "split"]
+    )
 
 
 def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
@@ -249,6 +258,8 @@ def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
             fix="Give a file that medfilip.distillation wrote.",
         )
     metadata = table.schema.metadata or {}
-    facts = {k.decode().removeprefix("medfilip."): v.decode() for k, v in metadata.items() if k.startswith(b"medfilip.")}
+    facts = {
+        k.decode().removeprefix("medfilip."): v.decode() for k, v in metadata.items() if k.startswith(b"medfilip.")
+    }
     columns = [table[name].to_pylist() for name in COLUMNS]
     return [Row(*values) for values in zip(*columns, strict=True)], facts

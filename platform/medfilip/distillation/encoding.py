@@ -48,7 +48,7 @@ class Encoded:
     refused: int
 
     @property
-    def lengths_N(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row."""
         return np.diff(self.starts_N1)
 
@@ -57,7 +57,7 @@ class Encoded:
 
     def batch(self, rows_B: NDArray[np.int64], padding: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return ``ids_BT``, padded on the right, and ``targets_BT``: the token that follows, of answers alone."""
-        longest = int(self.lengths_N[rows_B].max())
+        longest = int(self.lengths[rows_B].max())
         width = -(-longest // _PADDED_TO) * _PADDED_TO
         ids_BT = np.full((len(rows_B), width), padding, np.int64)
         targets_BT = np.full((len(rows_B), width), IGNORED, np.int64)
@@ -90,9 +90,7 @@ def chat_frame(tokenizer: Any, prompt: PromptTemplate) -> tuple[str, str]:
     return before, behind
 
 
-def prompt_texts(
-    tokenizer: Any, prompt: PromptTemplate, sentences: Sequence[tuple[str, str | None]]
-) -> Iterator[str]:
+def prompt_texts(tokenizer: Any, prompt: PromptTemplate, sentences: Sequence[tuple[str, str | None]]) -> Iterator[str]:
     """Yield the whole prompt of each sentence with its context, as an engine with this chat template builds it."""
     before, behind = chat_frame(tokenizer, prompt)
     for text, context in sentences:
@@ -127,9 +125,7 @@ def _encode_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-def epoch_batches(
-    lengths_N: NDArray[np.int64], batch_tokens: int, *, seed: int, epoch: int
-) -> list[NDArray[np.int64]]:
+def epoch_batches(lengths_N: NDArray[np.int64], batch_tokens: int, *, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return the batches of an epoch, a pure function of its arguments.
 
     Rows are shuffled, sorted by length within windows of some 64 batches, cut where a padded batch would hold more than

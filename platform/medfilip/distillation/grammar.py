@@ -88,6 +88,8 @@ class Grammar(_Strict):
     sized: frozenset[str]
     tips: dict[str, tuple[str, ...]]
     words: dict[str, tuple[str, ...]]
+    plural_heads: frozenset[str]
+    kept_words: frozenset[str]
     plain: tuple[str, ...]
     clauses: tuple[str, ...]
     paraphrases: tuple[Paraphrase, ...]

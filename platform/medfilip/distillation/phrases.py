@@ -22,11 +22,6 @@ Piece: TypeAlias = tuple[str, tuple[str, ...]]
 
 SINGLE_SLOTS = ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "position")
 
-_PLURAL_HEADS = frozenset(
-    "opacity density effusion nodule granuloma infiltrate fracture change marking mass clip lead wire tube catheter line"
-    " osteophyte lesion scar node calcification deformity abnormality plaque collection cyst process shadow spur suture"
-    " staple fragment device abscess bleb bulla drain stent rod screw coil electrode metastasis rib vessel".split()
-)
 _IRREGULAR = {"apex": "apices", "hilum": "hila", "base": "bases", "bulla": "bullae", "metastasis": "metastases"}
 _ADJECTIVE_ENDINGS = ("ed", "ic", "ous", "cent", "tive", "al", "ar")
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
@@ -152,7 +147,7 @@ class Phrases:
         pool = stock.adjectives[claim.category] if dice.chance(0.05) else ()
         term = dice.favour(nouns) if dice.chance(0.7) else dice.pick(pool or nouns)
         head = term.rsplit(" ", 1)[-1]
-        if head in _PLURAL_HEADS and dice.chance(0.4):
+        if head in self._grammar.plural_heads and dice.chance(0.4):
             term, claim.plural = plural(term), True
             if claim.category in stock.lexicon.paired_findings and claim.state != "absent":
                 claim.values["laterality"] = Laterality.BILATERAL
@@ -256,7 +251,13 @@ class Phrases:
         if not family.sites or dice.chance(0.25):
             self._put(claim, side, None)
             if side is Laterality.BILATERAL:
-                words = ("bilaterally", "on both sides", "bilaterally", ", left greater than right", ", right greater than left")
+                words = (
+                    "bilaterally",
+                    "on both sides",
+                    "bilaterally",
+                    ", left greater than right",
+                    ", right greater than left",
+                )
                 return [(dice.pick(words), ("laterality",))]
             if dice.chance(0.3) and family.sites:
                 return [("in the", ()), (str(side), ("laterality",)), (dice.pick(("lung", "hemithorax")), ())]

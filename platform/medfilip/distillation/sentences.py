@@ -40,13 +40,10 @@ Truth = Literal["exact", "rules", "beyond"]
 
 _SIDES = (Laterality.LEFT, Laterality.RIGHT)
 _MISSPELT, _REMOVED = 0.025, 0.1
-_SHARES = (("frames", 0.62), ("composed", 0.08), ("plain", 0.2), ("paraphrase", 0.1))
+_PLAIN, _COMPOSED, _PARAPHRASED = 0.2, 0.08, 0.1
+"""Shares of draws; the rest are frames."""
 _NO_BLANK = re.compile(r"\s+([,;:.?])")
 _WORD = re.compile(r"[a-z]{4,}")
-_KEPT_WORDS = frozenset(
-    "with without from into over under this that these there which though although however likely possible change seen"
-    " noted rather than other apart except aside cannot could removed resolved".split()
-)
 
 
 @dataclass(frozen=True)
@@ -134,15 +131,11 @@ class Generator:
     def _draw(self, dice: Dice) -> Example | None:
         """Draw one example; ``None`` for a frame that does not suit the category drawn for it."""
         throw = dice.throw()
-        for kind, share in _SHARES:
-            if throw < share:
-                break
-            throw -= share
-        if kind == "plain":
+        if throw < _PLAIN:
             return self._plain(dice)
-        if kind == "composed":
+        if throw < _PLAIN + _COMPOSED:
             return self._composition(dice)
-        if kind == "paraphrase":
+        if throw < _PLAIN + _COMPOSED + _PARAPHRASED:
             return self._paraphrase(dice.pick(self._grammar.paraphrases), dice)
         frames = self._grammar.frames[bisect(self._frame_weights, dice.throw() * self._frame_weights[-1])]
         return self._framed(frames, dice)
@@ -153,7 +146,9 @@ class Generator:
         frame = expand(dice.pick(kind.frames), dice)
         if "[" in frame or "]" in frame:  # an alternative that holds another
             frame = expand(frame, dice)
-        claims = [Claim(category, state) for category, state in zip(self._categories(kind, dice), kind.states)]
+        claims = [
+            Claim(category, state) for category, state in zip(self._categories(kind, dice), kind.states, strict=True)
+        ]
         if not self._suits(frame, claims[0]):
             return None
         if kind.change is not None:
@@ -218,7 +213,7 @@ class Generator:
         elif name == "tip":
             line.add_phrase(0, phrases.tip(claims[0]))
         elif name == "plain":
-            line.add(expand(dice.pick(grammar.clauses), dice))
+            line.add(" ".join(expand(dice.pick(grammar.clauses), dice).split()))
         else:
             options = grammar.words[name]
             line.add(dice.favour(options) if dice.chance(0.7) else dice.pick(options))
@@ -352,12 +347,17 @@ class Generator:
 
     def _beside(self, example: Example, dice: Dice) -> Example | None:
         """Put a paraphrase beside a clause that states nothing, or behind a view."""
-        clause = expand(dice.pick(self._grammar.clauses), dice)
+        clause = " ".join(expand(dice.pick(self._grammar.clauses), dice).split())
         if dice.chance(0.6):
             return replace(example, text=f"{example.text}{dice.pick((', and ', '; ', ', '))}{clause}")
         lead = f"{clause}{dice.pick((', but ', '; ', ', and '))}"
         findings = tuple(
-            {**row, "evidence": [{**s, "start": s["start"] + len(lead), "end": s["end"] + len(lead)} for s in row["evidence"]]}
+            {
+                **row,
+                "evidence": [
+                    {**s, "start": s["start"] + len(lead), "end": s["end"] + len(lead)} for s in row["evidence"]
+                ],
+            }
             for row in example.findings
         )
         return replace(example, text=lead + example.text, findings=findings)
@@ -377,7 +377,7 @@ class Generator:
         """Misspell and remove a word now and then, and check the normal form."""
         text, marks = line.text, line.marks
         if dice.chance(_REMOVED):
-            text, marks = _remove_word(text, marks, dice)
+            text, marks = _remove_word(text, marks, self._grammar.kept_words, dice)
         if dice.chance(_MISSPELT):
             named = [(str(number), start, end) for number, (_, _, start, end) in enumerate(marks)]
             text, moved, _ = misspell(text, named, [], dice)
@@ -400,13 +400,13 @@ def _evidence(marks: list[tuple[int, str, int, int]], claim: int) -> list[dict[s
 
 
 def _remove_word(
-    text: str, marks: list[tuple[int, str, int, int]], dice: Dice
+    text: str, marks: list[tuple[int, str, int, int]], kept: frozenset[str], dice: Dice
 ) -> tuple[str, list[tuple[int, str, int, int]]]:
     """Replace a word that says nothing by "xxxx", as texts without identity have it."""
     free = [
         match
         for match in _WORD.finditer(text)
-        if match.group() not in _KEPT_WORDS
+        if match.group() not in kept
         and not any(start < match.end() and match.start() < end for _, _, start, end in marks)
     ]
     if not free:

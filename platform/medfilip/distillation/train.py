@@ -180,7 +180,7 @@ class _Batches:
 
     def __init__(self, run: Run) -> None:
         settings = run.settings
-        self._lengths_N, self._settings = run.train.lengths_N, settings
+        self._lengths_N, self._settings = run.train.lengths, settings
         sizes = [len(self._epoch(epoch)) for epoch in range(settings.epochs)]
         self._ends = np.cumsum(sizes)
         self.total = int(self._ends[-1]) if not settings.max_steps else min(settings.max_steps, int(self._ends[-1]))
@@ -224,7 +224,7 @@ def _validate(run: Run) -> dict[str, float]:
     """Return the loss of validation rows, and the share of them that are replied to exactly."""
     run.model.eval()
     losses, counts = [], []
-    for rows_B in epoch_batches(run.validation.lengths_N, run.settings.batch_tokens, seed=0, epoch=0):
+    for rows_B in epoch_batches(run.validation.lengths, run.settings.batch_tokens, seed=0, epoch=0):
         ids_BT, targets_BT = _tensors(run, run.validation, rows_B)
         with _precision(run.device):
             losses.append(float(answer_loss(run.model, ids_BT, targets_BT)))
