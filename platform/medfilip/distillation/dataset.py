@@ -140,11 +140,14 @@ class RowWriter:
         return reply, self._reader.read(reply, text)
 
 
+_SLOTS = (*_COMPARED, "sites", "patterns")
 _TRIMMABLE = {
-    f"{slot}_not_in_sentence"
-    for slot in ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "sites",
-                 "patterns", "position", "qualifier")
-} | {"position_unknown", "qualifier_unknown", "laterality_twice", "change_twice", "severity_twice", "size_twice"}  # fmt: skip
+    "qualifier_not_in_sentence",
+    "qualifier_unknown",
+    "position_unknown",
+    *(f"{slot}_{loss}" for slot in _SLOTS for loss in ("not_in_sentence", "twice")),
+}
+"""Reasons for which a slot is taken out and the finding stays."""
 
 
 def _losses(read: SentenceResult) -> set[str]:

@@ -147,5 +147,5 @@ def epoch_batches(lengths_N: NDArray[np.int64], batch_tokens: int, *, seed: int,
             count = max(1, int(np.searchsorted(sizes, batch_tokens, side="right")))
             batches.append(np.sort(rows[begin : begin + count]))
             begin += count
-    generator.shuffle(batches)  # type: ignore[arg-type]
+    generator.shuffle(batches)
     return batches

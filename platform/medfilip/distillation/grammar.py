@@ -130,7 +130,7 @@ def expand(frame: str, dice: Dice) -> str:
         return frame
 
     def choose(match: re.Match[str]) -> str:
-        options = match.group(1).split("|")
+        options: list[str] = match.group(1).split("|")
         return dice.favour(options) if dice.chance(0.67) else dice.pick(options)
 
     return _CHOICE.sub(choose, frame)

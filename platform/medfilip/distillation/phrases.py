@@ -139,6 +139,9 @@ class Phrases:
                 behind = self.place_behind(claim) + behind
         if dice.chance(0.1) and claim.category not in self._stock.devices:
             before.append((dice.favour(self._grammar.words["lead"]), ()))
+        if stated and not claim.plural and dice.chance(0.12):
+            article = "an" if (before or [term])[0][0][0] in "aeiou8" else "a"
+            before.insert(0, (dice.pick((article, article, "the")), ()))
         return [*before, term, *behind]
 
     def _term(self, claim: Claim) -> Piece:

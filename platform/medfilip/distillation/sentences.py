@@ -23,6 +23,7 @@ import numpy as np
 
 from medfilip.core.ids import hash64
 from medfilip.distillation.grammar import STATES, Frames, Grammar, Paraphrase, expand, load_grammar, pieces
+from medfilip.distillation.line import SIDES, Line, evidence_of, lung_place, remove_word
 from medfilip.distillation.phrases import Claim, Phrases, Piece, Stock
 from medfilip.extraction.engine import FindingRow
 from medfilip.extraction.lexicon_data import Composed, LexiconData, load_lexicon_data
@@ -38,12 +39,10 @@ BLOCK = 2_000
 
 Truth = Literal["exact", "rules", "beyond"]
 
-_SIDES = (Laterality.LEFT, Laterality.RIGHT)
 _MISSPELT, _REMOVED = 0.025, 0.1
 _PLAIN, _COMPOSED, _PARAPHRASED = 0.2, 0.08, 0.1
 """Shares of draws; the rest are frames."""
 _NO_BLANK = re.compile(r"\s+([,;:.?])")
-_WORD = re.compile(r"[a-z]{4,}")
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,6 @@ class Example:
     findings: tuple[FindingRow, ...]
     phenomenon: str
     truth: Truth
-
-
-class _Line:
-    """A sentence being written: its text, and which words are evidence of which slot of which claim."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.marks: list[tuple[int, str, int, int]] = []
-
-    def add(self, words: str, claims: tuple[int, ...] = (), slots: tuple[str, ...] = ()) -> None:
-        if not words:
-            return
-        glue = "" if not self.text or words[0] in ",;:.?" or self.text[-1] in "(/" else " "
-        start = len(self.text) + len(glue)
-        self.text += glue + words
-        self.marks += [(claim, slot, start, len(self.text)) for claim in claims for slot in slots]
-
-    def add_phrase(self, claim: int, phrase: list[Piece]) -> None:
-        for words, slots in phrase:
-            self.add(words, (claim,), slots)
 
 
 class Generator:
@@ -153,7 +132,7 @@ class Generator:
             return None
         if kind.change is not None:
             claims[0].values["change"] = kind.change
-        line, phrases = _Line(), Phrases(self._stock, dice)
+        line, phrases = Line(), Phrases(self._stock, dice)
         for what, words in pieces(frame):
             if what == "text":
                 line.add(words)
@@ -187,7 +166,7 @@ class Generator:
             return False
         return "{tip}" not in frame or claim.category in self._grammar.tips
 
-    def _cue(self, line: _Line, words: str, kind: Frames, claims: list[Claim]) -> None:
+    def _cue(self, line: Line, words: str, kind: Frames, claims: list[Claim]) -> None:
         """Add words that deny or hedge; they are evidence for every claim that is not plainly stated."""
         start = line.text
         line.add(words)
@@ -198,7 +177,7 @@ class Generator:
                 slots = ("change",) if kind.change else ("hedge",) if claim.state != "present" else ()
             line.marks += [(number, slot, begin, len(line.text)) for slot in slots]
 
-    def _slot(self, line: _Line, name: str, claims: list[Claim], phrases: Phrases, dice: Dice) -> None:
+    def _slot(self, line: Line, name: str, claims: list[Claim], phrases: Phrases, dice: Dice) -> None:
         grammar = self._grammar
         if name[0].isdigit():
             number = int(name[0])
@@ -218,7 +197,7 @@ class Generator:
             options = grammar.words[name]
             line.add(dice.favour(options) if dice.chance(0.7) else dice.pick(options))
 
-    def _list(self, line: _Line, claims: list[Claim], phrases: Phrases, dice: Dice) -> None:
+    def _list(self, line: Line, claims: list[Claim], phrases: Phrases, dice: Dice) -> None:
         """Add a list of denied findings; the claims of the frame are the first of them, more are added."""
         count = 2 + dice.chance(0.5) + dice.chance(0.25) + dice.chance(0.15)
         first = len(claims) - 1
@@ -246,7 +225,7 @@ class Generator:
     # ---- the other kinds
 
     def _plain(self, dice: Dice) -> Example | None:
-        line = _Line()
+        line = Line()
         text = re.sub(r"\s+", " ", expand(dice.pick(self._grammar.plain), dice)).strip(" ,")
         if dice.chance(0.12):
             more = re.sub(r"\s+", " ", expand(dice.pick(self._grammar.plain), dice)).strip(" ,")
@@ -288,7 +267,7 @@ class Generator:
                 f"no {state} of the {side}{bearer}",
             )
         )
-        line = _Line()
+        line = Line()
         line.add(text)
         return self._finish(line, [], "anatomy in a state", "rules", dice)
 
@@ -296,19 +275,19 @@ class Generator:
         claim = Claim(told.category, told.state, Alignment.NORMALISED)
         frame = expand(told.frame, dice)
         frame = expand(frame, dice) if "[" in frame else frame
-        line, phrases = _Line(), Phrases(self._stock, dice)
+        line, phrases = Line(), Phrases(self._stock, dice)
         for what, words in pieces(frame):
             if what == "mention":
-                side = dice.pick(_SIDES)
+                side = dice.pick(SIDES)
                 if "{side}" in words:
                     claim.values["laterality"] = side
                 self._mention(line, words, side)
             elif words == "side":
-                side = dice.pick(_SIDES)
+                side = dice.pick(SIDES)
                 claim.values["laterality"] = side
                 line.add(str(side), (0,), ("laterality",))
             elif words == "place":
-                line.add_phrase(0, _lung_place(claim, dice))
+                line.add_phrase(0, lung_place(claim, dice))
             elif words == "degree":
                 line.add_phrase(0, self._degree(claim, dice))
             elif words == "mm":
@@ -323,7 +302,7 @@ class Generator:
             return example
         return self._beside(example, dice)
 
-    def _mention(self, line: _Line, words: str, side: Laterality) -> None:
+    def _mention(self, line: Line, words: str, side: Laterality) -> None:
         """Add the words of a mention, which may hold a side."""
         said = words.replace("{side}", str(side))
         line.add(said, (0,), ("mention",))
@@ -337,7 +316,7 @@ class Generator:
         claim.values["severity"] = value
         return [(dice.favour([word for word in words if not word.endswith((" of", "ly"))]), ("severity",))]
 
-    def _with_change(self, line: _Line, claim: Claim, dice: Dice) -> None:
+    def _with_change(self, line: Line, claim: Claim, dice: Dice) -> None:
         value = dice.pick((Change.NEW, Change.UNCHANGED, Change.INCREASED, Change.DECREASED))
         words = {"new": "new", "unchanged": "unchanged", "increased": "increased", "decreased": "decreased"}[value]
         claim.values["change"] = value
@@ -366,7 +345,7 @@ class Generator:
 
     def _finish(
         self,
-        line: _Line,
+        line: Line,
         claims: list[Claim],
         phenomenon: str,
         truth: Truth,
@@ -377,7 +356,7 @@ class Generator:
         """Misspell and remove a word now and then, and check the normal form."""
         text, marks = line.text, line.marks
         if dice.chance(_REMOVED):
-            text, marks = _remove_word(text, marks, self._grammar.kept_words, dice)
+            text, marks = remove_word(text, marks, self._grammar.kept_words, dice)
         if dice.chance(_MISSPELT):
             named = [(str(number), start, end) for number, (_, _, start, end) in enumerate(marks)]
             text, moved, _ = misspell(text, named, [], dice)
@@ -388,49 +367,6 @@ class Generator:
         if any(end > len(normal) for *_, end in marks):
             return None
         findings = tuple(
-            claim.row(_evidence(marks, number)) for number, claim in enumerate(claims) if claim.state in STATES
+            claim.row(evidence_of(marks, number)) for number, claim in enumerate(claims) if claim.state in STATES
         )
         return Example(normal, context, findings, phenomenon, truth)
-
-
-def _evidence(marks: list[tuple[int, str, int, int]], claim: int) -> list[dict[str, object]]:
-    own = [(slot, start, end) for number, slot, start, end in marks if number == claim]
-    own.sort(key=lambda mark: mark[0] != "mention")
-    return [{"slot": slot, "start": start, "end": end} for slot, start, end in own]
-
-
-def _remove_word(
-    text: str, marks: list[tuple[int, str, int, int]], kept: frozenset[str], dice: Dice
-) -> tuple[str, list[tuple[int, str, int, int]]]:
-    """Replace a word that says nothing by "xxxx", as texts without identity have it."""
-    free = [
-        match
-        for match in _WORD.finditer(text)
-        if match.group() not in kept
-        and not any(start < match.end() and match.start() < end for _, _, start, end in marks)
-    ]
-    if not free:
-        return text, marks
-    word = dice.pick(free)
-    shift = 4 - (word.end() - word.start())
-    moved = [
-        (claim, slot, start + shift, end + shift) if start >= word.end() else (claim, slot, start, end)
-        for claim, slot, start, end in marks
-    ]
-    return f"{text[: word.start()]}xxxx{text[word.end() :]}", moved
-
-
-_LUNG_PLACES = (
-    ("lower lobe", "lower_lobe"), ("upper lobe", "upper_lobe"), ("lung base", "lung_base"), ("base", "lung_base"),
-    ("apex", "lung_apex"), ("upper zone", "upper_lung"), ("lower zone", "lower_lung"), ("mid lung", "mid_lung"),
-    ("lung", None),
-)  # fmt: skip
-
-
-def _lung_place(claim: Claim, dice: Dice) -> list[Piece]:
-    side = dice.pick(_SIDES)
-    words, site = dice.pick(_LUNG_PLACES)
-    claim.values["laterality"] = side
-    if site is not None:
-        claim.sites.append(site)
-    return [(str(side), ("laterality",)), (words, ("site",) if site else ())]
