@@ -1,4 +1,4 @@
-"""Training of a student: ``python -m medfilip.distillation --data FILE --out FOLDER [--config YAML] [KEY=VALUE ...]``.
+"""Training of a student: ``python -m medfilip.distillation --data DATA --out FOLDER [--config YAML] [KEY=VALUE ...]``.
 
 A run that is started again goes on from its last state; the model is written to ``FOLDER/model``.
 """
@@ -38,17 +38,21 @@ def _train(data: Path, out: Path, settings: DistillSettings) -> None:
     from medfilip.core.fingerprint import sha256_file
     from medfilip.distillation.card import card_facts, publish_student
     from medfilip.distillation.dataset import read_rows
+    from medfilip.distillation.prepare import load_prepared, prepare
     from medfilip.distillation.student import count_parameters
     from medfilip.distillation.train import fit, start_run
 
     begun = time.monotonic()
-    rows, facts = read_rows(data)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = start_run(settings, rows, data=sha256_file(data), device=device)
+    if data.is_dir():
+        prepared = load_prepared(data, settings)
+    else:
+        rows, facts = read_rows(data)
+        prepared = prepare(settings, rows, facts, data=sha256_file(data))
+    run = start_run(settings, prepared, device="cuda" if torch.cuda.is_available() else "cpu")
     tokens, refused = int(run.train.lengths.sum()), run.train.refused + run.validation.refused
     sys.stdout.write(
         f"{len(run.train):,d} rows, {tokens:,d} tokens, {refused:,d} refused as too long; "
-        f"{count_parameters(run.model):,d} parameters on {device}; ready after {time.monotonic() - begun:.0f} s\n"
+        f"{count_parameters(run.model):,d} parameters on {run.device}; ready after {time.monotonic() - begun:.0f} s\n"
     )
     sys.stdout.flush()
     out.mkdir(parents=True, exist_ok=True)
@@ -65,13 +69,13 @@ def _train(data: Path, out: Path, settings: DistillSettings) -> None:
     fit(run, out / STATE_FOLDER, report)
     metrics = {name: history[-1][name] for name in ("loss", "validation_loss", "exact")} if history else {}
     name = publish_student(run.model, run.tokenizer, out / MODEL, settings=settings,
-                           facts=card_facts(facts, refused=refused), metrics=metrics)  # fmt: skip
+                           facts=card_facts(prepared.facts, refused=refused), metrics=metrics)  # fmt: skip
     sys.stdout.write(f"student {name} in {out / MODEL} after {time.monotonic() - begun:.0f} s\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m medfilip.distillation", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="training set")
+    parser.add_argument("--data", required=True, type=Path, metavar="DATA", help="training set, or a prepared folder")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="states, log and the model")
     parser.add_argument("--config", type=Path, metavar="YAML", help="file with settings")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings such as epochs=4")

@@ -115,16 +115,15 @@ def count_parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> tuple[Any, Any]:
-    """Return a given Hugging Face model, with a LoRA adapter to train if ``rank`` is above 0, and its tokenizer.
+def open_tokenizer(folder: str) -> Any:
+    """Return the tokenizer of a given Hugging Face model.
 
     Raises
     ------
     MedfilipError
-        ``INPUT_NOT_FOUND`` without a model there; ``DEPENDENCY_MISSING`` for an adapter without peft.
+        ``INPUT_NOT_FOUND`` without a model there.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if not (Path(folder) / "config.json").is_file():
         raise MedfilipError(
@@ -132,11 +131,24 @@ def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> tuple[Any, A
             f"The setting 'base' names {folder}, which holds no config.json.",
             fix="Give the folder of a Hugging Face model.",
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> Any:
+    """Return a given Hugging Face model, with a LoRA adapter to train if ``rank`` is above 0.
+
+    Raises
+    ------
+    MedfilipError
+        ``DEPENDENCY_MISSING`` for an adapter without peft.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     setattr(model.config, PROMPT_KEY, prompt)
     if not rank:
-        return model, tokenizer
+        return model
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -148,7 +160,7 @@ def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> tuple[Any, A
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        return get_peft_model(model, config), tokenizer
+        return get_peft_model(model, config)
 
 
 def save_student(model: Any, tokenizer: Any, folder: Path, *, dtype: str) -> None:

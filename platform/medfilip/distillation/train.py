@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +27,17 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint
-from medfilip.distillation.dataset import TRAIN, VALIDATION, Row
-from medfilip.distillation.encoding import IGNORED, Encoded, encode, epoch_batches
+from medfilip.distillation.dataset import Row
+from medfilip.distillation.encoding import IGNORED, Encoded, epoch_batches
+from medfilip.distillation.prepare import Prepared
 from medfilip.distillation.replying import StudentEngine
 from medfilip.distillation.settings import DistillSettings
-from medfilip.distillation.student import make_student, make_tokenizer, open_base
+from medfilip.distillation.student import make_student, open_base
 from medfilip.extraction.prompt import PromptTemplate, load_prompt
 from medfilip.findings.ontology import load_ontology
 
 STATE, PROGRESS = "state.safetensors", "progress.json"
 _BETAS = (0.9, 0.95)
-_TOKENIZER_ROWS = 200_000
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 Report = Callable[[Mapping[str, float]], None]
@@ -65,47 +65,18 @@ class Run:
         return int(self.tokenizer.eos_token_id if padding is None else padding)
 
 
-def start_run(settings: DistillSettings, rows: list[Row], *, data: str, device: str) -> Run:
-    """Make or open the student, and encode the rows.
-
-    Parameters
-    ----------
-    data
-        Fingerprint of the rows: a state is resumed only with the data it was trained on.
-
-    Raises
-    ------
-    MedfilipError
-        ``NOT_ENOUGH_DATA`` without rows to train on, or to validate with, that fit the context.
-    """
+def start_run(settings: DistillSettings, prepared: Prepared, *, device: str) -> Run:
+    """Make or open the student of a prepared training set; see `make_student` and `open_base` for what is raised."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    train_rows = [row for row in rows if row.split == TRAIN]
-    held_out = [row for row in rows if row.split == VALIDATION][: settings.validation_rows]
-    prompt = load_prompt(settings.prompt)
+    tokenizer, prompt, seed = prepared.tokenizer, load_prompt(settings.prompt), settings.seed
     if settings.base:
-        model, tokenizer = open_base(
-            settings.base, rank=settings.lora_rank, prompt=settings.prompt, seed=settings.seed
-        )  # fmt: skip
+        model = open_base(settings.base, rank=settings.lora_rank, prompt=settings.prompt, seed=seed)
     else:
-        tokenizer = make_tokenizer(_tokenizer_texts(train_rows), settings.student.vocabulary)
-        model = make_student(settings.student, tokenizer, prompt=settings.prompt, seed=settings.seed)
-    train, validation = (encode(tokenizer, prompt, part, longest=settings.context) for part in (train_rows, held_out))
-    for name, part in ((TRAIN, train), (VALIDATION, validation)):
-        if not len(part):
-            raise MedfilipError(
-                ErrorCode.NOT_ENOUGH_DATA,
-                f"No row of the split '{name}' fits {settings.context} tokens ({part.refused} are longer).",
-                fix="Give more data, or a longer context.",
-            )
-    name = fingerprint({"settings": settings.semantic(), "data": data, "prompt": prompt.fingerprint})
+        model = make_student(settings.student, tokenizer, prompt=settings.prompt, seed=seed)
+    name = fingerprint({"settings": settings.semantic(), "data": prepared.key})
+    train, validation, held_out = prepared.train, prepared.validation, prepared.held_out
     return Run(settings, model.to(device), tokenizer, prompt, train, validation, held_out, name, device)
-
-
-def _tokenizer_texts(rows: list[Row]) -> Iterator[str]:
-    for row in rows[:_TOKENIZER_ROWS]:
-        yield row.text
-        yield row.reply
 
 
 def fit(run: Run, folder: Path, report: Report, *, after_step: Callable[[int], None] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.distillation.__main__ import main
 from medfilip.distillation.dataset import TRAIN, Row
 from medfilip.distillation.encoding import IGNORED, encode, epoch_batches, prompt_texts
+from medfilip.distillation.prepare import load_prepared, prepare, save_prepared
+from medfilip.distillation.prepare import main as prepare_main
 from medfilip.distillation.replying import StudentEngine
 from medfilip.distillation.settings import DistillSettings
-from medfilip.distillation.student import StudentSettings, make_student, make_tokenizer, open_base
+from medfilip.distillation.student import StudentSettings, make_student, make_tokenizer, open_tokenizer, save_student
 from medfilip.distillation.train import Run, answer_loss, fit, schedule, start_run
 from medfilip.extraction.prompt import PROMPT_VERSION, STUDENT_PROMPT, load_prompt, prompt_version
 from medfilip.findings.ontology import load_ontology
@@ -29,7 +32,7 @@ class Killed(Exception):
 
 
 def start(settings: DistillSettings, rows: list[Row]) -> Run:
-    return start_run(settings, rows, data="test", device="cpu")
+    return start_run(settings, prepare(settings, rows, {}, data="test"), device="cpu")
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -134,7 +137,7 @@ def test_too_large_a_student_and_a_base_that_is_none_are_refused(rows: list[Row]
     with pytest.raises(MedfilipError, match="no even number"):
         make_student(StudentSettings(hidden_size=320, heads=7), tokenizer, prompt=STUDENT_PROMPT, seed=0)
     with pytest.raises(MedfilipError) as caught:
-        open_base(str(tmp_path), rank=0, prompt=STUDENT_PROMPT, seed=0)
+        open_tokenizer(str(tmp_path))
     assert caught.value.code is ErrorCode.INPUT_NOT_FOUND
 
 
@@ -167,6 +170,47 @@ def test_the_command_writes_a_model_that_names_its_prompt(
     (folder / "config.json").write_text(json.dumps(config | {"medfilip_prompt": "student-v9"}))
     with pytest.raises(MedfilipError, match="no prompt version 'student-v9'"):
         vllm_fingerprint(vllm)
+
+
+def test_a_prepared_folder_trains_as_its_set_does(
+    settings: DistillSettings, rows: list[Row], data: Path, tmp_path: Path
+) -> None:
+    prepared = prepare(settings, rows, {}, data="test")
+    save_prepared(prepared, tmp_path / "ready")
+    loaded = load_prepared(tmp_path / "ready", settings)
+    for one, other in ((prepared.train, loaded.train), (prepared.validation, loaded.validation)):
+        assert np.array_equal(one.ids, other.ids) and np.array_equal(one.starts_N1, other.starts_N1)
+        assert np.array_equal(one.prompts_N, other.prompts_N) and one.refused == other.refused
+    assert (loaded.key, loaded.held_out) == (prepared.key, prepared.held_out)
+    assert start_run(settings, loaded, device="cpu").name == start_run(settings, prepared, device="cpu").name
+    with pytest.raises(MedfilipError, match="another vocabulary"):
+        load_prepared(tmp_path / "ready", settings.model_copy(update={"context": 900}))
+    assert prepare_main(["--data", str(data), "--out", str(tmp_path / "b"), "student.vocabulary=400"]) == 0
+    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "c")]) == 1
+    few = [row for row in rows if row.split == TRAIN]
+    with pytest.raises(MedfilipError) as caught:
+        prepare(settings, few, {}, data="test")
+    assert caught.value.code is ErrorCode.NOT_ENOUGH_DATA
+
+
+def test_an_adapter_needs_peft_and_a_base_its_own_tokenizer(
+    settings: DistillSettings, rows: list[Row], tmp_path: Path
+) -> None:
+    made = start(settings, rows)
+    save_student(made.model, made.tokenizer, tmp_path / "base", dtype="float32")
+    given = settings.model_copy(update={"base": str(tmp_path / "base")})
+    run = start(given, rows)
+    assert all(torch.equal(a, b) for a, b in zip(made.model.parameters(), run.model.parameters(), strict=True))
+    if importlib.util.find_spec("peft") is None:
+        with pytest.raises(MedfilipError) as caught:
+            start(given.model_copy(update={"lora_rank": 2}), rows)
+        assert caught.value.code is ErrorCode.DEPENDENCY_MISSING
+        return
+    adapted = start(given.model_copy(update={"lora_rank": 2, "max_steps": 2}), rows)
+    fit(adapted, tmp_path / "state", lambda _: None)
+    save_student(adapted.model, adapted.tokenizer, tmp_path / "merged", dtype="float32")
+    engine = StudentEngine.load(tmp_path / "merged")
+    assert engine.extract("small effusion").raw_reply is not None or engine.fingerprint
 
 
 def test_a_student_asks_without_instructions() -> None:
