@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from medfilip.core.ids import hash64
 from medfilip.distillation.sentences import Example
+from medfilip.extraction.doubt import Doubt
 from medfilip.extraction.engine import OK, FindingRow, SentenceResult
 from medfilip.extraction.names import Names
 from medfilip.extraction.prompt import PromptTemplate
@@ -184,14 +185,16 @@ def reading_of(example: Example, rules: SentenceResult) -> Reading | str:
     other: rules list denials that a frame does not know of ("the lungs are clear and …").
     """
     found = tuple(rules.findings)
+    # A word that was removed here hides nothing: what is left is the whole of what the sentence says.
+    doubted = set(rules.doubts) - {Doubt.PLACEHOLDER}
     if example.truth == "rules":
-        if rules.doubts:
+        if doubted:
             return "doubted"
         return Reading(example.text, example.context, found, "rules", example.phenomenon)
     if example.truth == "beyond":
         return Reading(example.text, example.context, example.findings, "generator", example.phenomenon)
     told, read = {_core(row) for row in example.findings}, {_core(row) for row in found}
-    if not rules.doubts and read > told:
+    if not doubted and read > told:
         return Reading(example.text, example.context, found, "rules", example.phenomenon, other=example.findings)
     if not read <= told:
         return "disagrees_category"

@@ -39,7 +39,7 @@ BLOCK = 2_000
 
 Truth = Literal["exact", "rules", "beyond"]
 
-_MISSPELT, _REMOVED = 0.025, 0.1
+_MISSPELT, _REMOVED = 0.025, 0.14
 _PLAIN, _COMPOSED, _PARAPHRASED = 0.2, 0.08, 0.1
 """Shares of draws; the rest are frames."""
 _NO_BLANK = re.compile(r"\s+([,;:.?])")
@@ -227,7 +227,7 @@ class Generator:
     def _plain(self, dice: Dice) -> Example | None:
         line = Line()
         text = re.sub(r"\s+", " ", expand(dice.pick(self._grammar.plain), dice)).strip(" ,")
-        if dice.chance(0.12):
+        if dice.chance(0.35):
             more = re.sub(r"\s+", " ", expand(dice.pick(self._grammar.plain), dice)).strip(" ,")
             text = f"{text}{dice.favour((', and ', '; ', ', ', ' and ', ' with '))}{more}"
         line.add(_NO_BLANK.sub(r"\1", text).replace(" : ", ": "))
@@ -355,8 +355,11 @@ class Generator:
     ) -> Example | None:
         """Misspell and remove a word now and then, and check the normal form."""
         text, marks = line.text, line.marks
-        if dice.chance(_REMOVED):
+        while dice.chance(_REMOVED if text == line.text else 0.4):
+            before = text
             text, marks = remove_word(text, marks, self._grammar.kept_words, dice)
+            if text == before:
+                break
         if dice.chance(_MISSPELT):
             named = [(str(number), start, end) for number, (_, _, start, end) in enumerate(marks)]
             text, moved, _ = misspell(text, named, [], dice)
