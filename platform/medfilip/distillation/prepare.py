@@ -88,8 +88,13 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
     prepared.tokenizer.save_pretrained(folder / TOKENIZER)
     for name, part in ((TRAIN, prepared.train), (VALIDATION, prepared.validation)):
         kind = np.uint16 if len(part.ids) and int(part.ids.max()) < _SMALL else np.int32
-        lengths = {"lengths": part.lengths.astype(np.uint16), "prompts": part.prompts_N.astype(np.uint16)}
-        np.savez_compressed(folder / ARRAYS.format(name), ids=part.ids.astype(kind), refused=part.refused, **lengths)
+        np.savez_compressed(
+            folder / ARRAYS.format(name),
+            ids=part.ids.astype(kind),
+            lengths=part.lengths.astype(np.uint16),
+            prompts=part.prompts_N.astype(np.uint16),
+            refused=np.array(part.refused),
+        )
     write_rows(prepared.held_out, folder / HELD_OUT, {})
     about = {"key": prepared.key, "facts": dict(prepared.facts)}
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

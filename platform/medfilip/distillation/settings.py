@@ -18,7 +18,9 @@ class DistillSettings(Settings):
     base: str = Field("", description="Hugging Face folder to train instead; its tokenizer and template stay")
     lora_rank: int = Field(0, ge=0, le=512, description="rank of an adapter on 'base' (needs peft); 0: all weights")
     prompt: str = Field(STUDENT_PROMPT, description="prompt version the student is trained for")
-    context: int = Field(CONTEXT, ge=64, description="tokens of the longest row; longer ones are refused and counted")
+    context: int = Field(
+        CONTEXT, ge=64, le=32_768, description="tokens of the longest row; longer ones are refused and counted"
+    )
     epochs: int = Field(4, ge=1, description="times each row is seen")
     max_steps: int = Field(0, ge=0, description="steps of the whole run; 0: all epochs")
     batch_tokens: int = Field(65_536, ge=256, description="padded tokens of a batch")
