@@ -57,7 +57,9 @@ class StudentEngine:
     def load(cls, folder: Path, *, device: str = "cpu", batch_size: int = 256) -> StudentEngine:
         """Load a model folder in single precision; its prompt version comes from its configuration."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
         weights = fingerprint([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
         tokenizer, prompt = AutoTokenizer.from_pretrained(folder), load_prompt(prompt_version(str(folder)))
