@@ -1,14 +1,17 @@
 """What language model engines are asked about: sentences of reports, or the looks of findings.
 
 A task knows its requests, the form of a reply and what a reply becomes; engines (`pipelines.vllm_plan`,
-`pipelines.engines`) are the same for all. Tasks travel to workers, so they hold nothing and load where they are used.
+`pipelines.engines`) are the same for all. Tasks travel to workers, so they hold names alone and load where they are
+used.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from medfilip.extraction.prompt import PROMPT_VERSION, prompt_version
 from medfilip.findings.ontology import load_ontology
 
 if TYPE_CHECKING:
@@ -33,6 +36,10 @@ class LlmTask(Protocol):
         """Dataset that results are kept in."""
         ...
 
+    def for_model(self, model: str, /) -> LlmTask:
+        """Return the task as it is put to a model: a model folder may name the prompt it was trained on."""
+        ...
+
     def template(self) -> Template:
         """Return the writer of requests."""
         ...
@@ -50,10 +57,16 @@ class LlmTask(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class ExtractionTask:
-    """Findings of a sentence."""
+    """Findings of a sentence, asked for with a prompt version."""
 
-    sends = "sentences of reports"
+    prompt: str = PROMPT_VERSION
+    sends: str = "sentences of reports"
+
+    def for_model(self, model: str, /) -> ExtractionTask:
+        """Return the task with the prompt version that a model folder names."""
+        return ExtractionTask(prompt_version(model))
 
     @property
     def schema(self) -> DatasetSchema:
@@ -66,7 +79,7 @@ class ExtractionTask:
         """Return the prompt of extraction."""
         from medfilip.extraction.prompt import load_prompt
 
-        return load_prompt()
+        return load_prompt(self.prompt)
 
     def reader(self) -> Reader[Any]:
         """Return the reader that grounds findings."""
@@ -90,6 +103,11 @@ class KnowledgeTask:
     """Looks of a category or a finding (`medfilip.knowledge.drafting`)."""
 
     sends = "names and slots of findings"
+
+    def for_model(self, model: str, /) -> KnowledgeTask:
+        """Return the same task: its instructions are for general models."""
+        del model
+        return self
 
     @property
     def schema(self) -> DatasetSchema:

@@ -29,6 +29,7 @@ _RESPITE_TOKENS = 16
 
 def vllm_fingerprint(settings: VllmSettings, task: LlmTask = EXTRACTION) -> str:
     """Return the fingerprint of all that decides a reply: weights, prompt, grammar, decoding and ontology."""
+    task = task.for_model(settings.model)
     adapter = _weights_fingerprint(settings.lora, "vllm.lora", "adapter_config.json") if settings.lora else ""
     return fingerprint(
         [
@@ -44,7 +45,7 @@ def vllm_fingerprint(settings: VllmSettings, task: LlmTask = EXTRACTION) -> str:
 
 
 def vllm_extractor(settings: VllmSettings, task: LlmTask = EXTRACTION) -> Extractor:
-    """Return the vLLM engine for a task."""
+    """Return the vLLM engine for a task; it is put with the prompt that the model folder names."""
 
     def lanes() -> int:
         return min(PROBE_ROWS, settings.batch_size * settings.max_concurrent_batches) * settings.max_replicas
@@ -71,6 +72,7 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions, ta
             "vLLM is not installed.",
             fix="Install 'medfilip[llm]' (GPU) or infra/requirements/cpu-llm.txt (CPU), or set engine=lexicon.",
         ) from error
+    task = task.for_model(settings.model)
     budget = min(settings.max_output_tokens * options.budget_factor, settings.max_model_len // 2)
     to_prompt = partial(
         _to_prompt,

@@ -90,6 +90,7 @@ class ErrorCode(StrEnum):
     SPLIT_LEAKS = "split_leaks"
     SPLIT_MISMATCH = "split_mismatch"
     TRAINING_DIVERGED = "training_diverged"
+    QUALITY_TOO_LOW = "quality_too_low"
     # endpoint
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

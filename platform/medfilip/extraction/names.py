@@ -57,10 +57,18 @@ class Names:
         self._severities = _index(ontology.severities.items())
         self._sizes = _index(ontology.sizes.items())
         self._patterns = _index((value, (*terms, value)) for value, terms in ontology.patterns.items())
-        positions = load_lexicon_data().positions
+        lexicon = load_lexicon_data()
+        positions = lexicon.positions
         self._positions = _index(positions.items())
         self.position_terms: Mapping[str, tuple[str, ...]] = positions
-        self.site_terms: Mapping[str, tuple[str, ...]] = {s.id: s.synonyms for s in ontology.sites.values()}
+        short: dict[str, list[str]] = {}
+        for words, place in lexicon.places.items():
+            if len(place.sites) == 1:
+                short.setdefault(place.sites[0], []).append(words)
+        self.site_terms: Mapping[str, tuple[str, ...]] = {
+            s.id: (*s.synonyms, *short.get(s.id, ())) for s in ontology.sites.values()
+        }
+        """Words of each site, those that name a side as well ("rll", "bibasilar") among them."""
 
     def category(self, words: str) -> str | None:
         """Return the category that goes by this name."""

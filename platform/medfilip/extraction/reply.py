@@ -40,7 +40,7 @@ from medfilip.extraction.reply_format import (
 from medfilip.findings.finding import Alignment, Certainty, Laterality
 from medfilip.findings.ontology import Ontology
 
-READER_VERSION = "2"
+READER_VERSION = "3"
 MALPOSITIONED = "malpositioned"
 
 _CODES: dict[str, dict[str, Any]] = {
@@ -63,7 +63,8 @@ class ReplyReader:
     def fingerprint(self) -> str:
         """Fingerprint of all that decides what a reply becomes."""
         names = self._names
-        return fingerprint([READER_VERSION, names.ontology.fingerprint, dict(names.position_terms)])
+        places = [dict(names.position_terms), dict(names.site_terms)]
+        return fingerprint([READER_VERSION, names.ontology.fingerprint, *places])
 
     def failed(
         self,

@@ -48,7 +48,7 @@ def _item(sentence: str, row: Mapping[str, Any], names: Names) -> ReplyFinding:
         qualifiers.append(str(row["count"]))
     qualifiers.append(_CODES["laterality"].get(row["laterality"] or ""))
     qualifiers += [site.replace("_", " ") for site in row["sites"]]
-    qualifiers += list(row["patterns"])
+    qualifiers += [_pattern_words(value, words.get("pattern", ()), names) for value in row["patterns"]]
     qualifiers += [_CODES[slot].get(row[slot] or "") for slot in ("change", "chronicity")]
     return ReplyFinding(
         mention=mention,
@@ -57,3 +57,8 @@ def _item(sentence: str, row: Mapping[str, Any], names: Names) -> ReplyFinding:
         position=(words.get("position") or [row["position"]])[0],
         qualifiers=tuple(dict.fromkeys(text[:MAX_QUALIFIER] for text in qualifiers if text)),
     )
+
+
+def _pattern_words(value: str, said: Sequence[str], names: Names) -> str:
+    """Return the sentence's own words for a pattern, which the reader asks for: "linear", not "streaky"."""
+    return next((words for words in said if names.pattern(words) == value), value)

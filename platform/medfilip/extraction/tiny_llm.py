@@ -14,11 +14,12 @@ from medfilip.findings.ontology import load_ontology
 UNTRAINED_KEY = "medfilip_untrained"
 _VOCABULARY = 2048
 _HEAD_SIZE = 32
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-_SPECIAL = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+SPECIAL_TOKENS = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+"""Tokens of `CHAT_TEMPLATE`; the first ends a reply."""
 
 
 def make_tiny_llm(folder: Path, seed: int = 0, *, hidden_size: int = 128, layers: int = 2) -> Path:
@@ -39,15 +40,15 @@ def make_tiny_llm(folder: Path, seed: int = 0, *, hidden_size: int = 128, layers
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCABULARY,
-        special_tokens=_SPECIAL,
+        special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     ontology = load_ontology()
     corpus = [load_prompt().system, *(term for category in ontology.categories.values() for term in category.terms)]
     tokenizer.train_from_iterator(corpus, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_SPECIAL[0], pad_token=_SPECIAL[1])
-    fast.chat_template = _CHAT_TEMPLATE
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL_TOKENS[0], pad_token=SPECIAL_TOKENS[1])
+    fast.chat_template = CHAT_TEMPLATE
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
