@@ -223,7 +223,7 @@ def _inflate(body: bytes, limits: ImageLimits) -> bytes:
     counter, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for begin in range(0, len(body), _INFLATED_AT_ONCE):
         rest = body[begin : begin + _INFLATED_AT_ONCE]
-        while rest:
+        while rest and not counter.eof:  # what follows the end stays in the tail for ever
             size += len(counter.decompress(rest, _INFLATED_AT_ONCE))
             rest = counter.unconsumed_tail
             if size > limits.max_inflated_bytes:

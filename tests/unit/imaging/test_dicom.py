@@ -142,6 +142,14 @@ def test_a_deflate_bomb_is_not_inflated(dicom, ramp) -> None:
     assert highest < 4_000_000, "what is too much was never held"
 
 
+@pytest.mark.parametrize("rest", [0, 1, 300_000])
+def test_what_follows_a_deflated_data_set_is_ignored(dicom, rest) -> None:
+    # Larger than what is inflated at a time, so that the stream ends within a tail.
+    image = np.arange(512 * 1024, dtype=np.uint16).reshape(512, 1024) % 4096
+    data = dicom(image, syntax=DEFLATED_LITTLE) + bytes(rest)
+    assert np.array_equal(dicom_pixels.decode_dicom(data, ImageLimits()), image)
+
+
 def test_a_transfer_syntax_outside_the_list_is_refused(dicom, ramp) -> None:
     only_native = ImageLimits(transfer_syntaxes=frozenset({IMPLICIT_LITTLE}))
     assert code_of(dicom(ramp), only_native) == ErrorCode.IMAGE_UNSUPPORTED
