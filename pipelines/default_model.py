@@ -19,7 +19,7 @@ from pipelines.job import JOBS, Outcome
 from pipelines.runtime import RaySettings
 from serve.cluster import ray_session
 
-STUDIES, SEED, IMAGE_SIZE, EPOCHS = 2400, 0, 128, 25
+STUDIES, SEED, IMAGE_SIZE, EPOCHS = 2400, 0, 128, 45
 
 
 def make_default_model(root: Path, out: Path | None = None) -> Path:
