@@ -97,7 +97,8 @@ def measure(texts: Iterable[str], count: Count) -> dict[str, Any]:
         "share_for_the_model": round(share, 4),
         "prefix_tokens": prefix,
         "tokens_of_a_report": {
-            "asked": round(every * (prefix + weighted("asked")), 1), "verbose reply": round(every * weighted("verbose"), 1),
+            "asked": round(every * (prefix + weighted("asked")), 1),
+            "verbose reply": round(every * weighted("verbose"), 1),
             "compact reply": round(every * weighted("compact"), 1),
         },
         "student_tokens_of_a_sentence": round(mean("student", routed) + mean("compact", routed), 1),
@@ -106,11 +107,13 @@ def measure(texts: Iterable[str], count: Count) -> dict[str, Any]:
                 "sentences": round(asked),
                 "tokens_in": round(asked * into),
                 "tokens_out": round(asked * out),
-                "gpu_hours": {model: round(gpu_hours(size, asked * into, asked * out), 2) for model, size in MODELS.items()},
+                "gpu_hours": {
+                    model: round(gpu_hours(size, asked * into, asked * out), 2) for model, size in MODELS.items()
+                },
             }
             for name, (asked, into, out) in steps.items()
         },
-    }  # fmt: skip
+    }
 
 
 def gpu_hours(weights: float, tokens_in: float, tokens_out: float) -> float:

@@ -99,7 +99,7 @@ def test_a_killed_extract_resumes_to_the_same_rows(
 
 @pytest.mark.timeout(600)
 def test_a_killed_ingest_of_images_resumes_to_the_same_manifest(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "corpus", 140, seed=4)
+    write_corpus(tmp_path / "corpus", 140, seed=4, options=StudyOptions(size=128))
     settings = ("ingest", f"reports={tmp_path}/corpus", f"images={tmp_path}/corpus/images", "quiet=true")
     undisturbed = finish(*settings, f"root={tmp_path}/undisturbed")
 

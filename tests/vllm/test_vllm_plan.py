@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medfilip.core.errors import ErrorCode
 from medfilip.extraction.tiny_llm import make_tiny_llm
 from medfilip.storage.location import Location
-from medfilip.storage.manifest import read_manifest
+from medfilip.storage.manifest import Manifest, read_manifest
 from medfilip.storage.shards import read_dataset
 from tests.ray.conftest import Ran, corpus, ingested, root, run_job
 
@@ -19,28 +20,35 @@ __all__ = ["corpus", "ingested", "root"]
 SENTENCES = 12
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("vllm")
+    return make_tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="module")
+def plain(ingested: Ran, root: Path, model: Path) -> tuple[Manifest, list[dict[str, Any]]]:
+    """A run of the model as it is."""
+    return read_by_model(ingested, root, model)
+
+
+def read_by_model(ingested: Ran, root: Path, model: Path, *more: str) -> tuple[Manifest, list[dict[str, Any]]]:
+    """Let the model read some sentences; return the manifest of the run, and its rows."""
+    settings = (f"reports={ingested.location}", f"root={root}", "engine=vllm", f"vllm.model={model}")
+    outcome = run_job("extract", *settings, f"max_sentences={SENTENCES}", "vllm.max_output_tokens=48", *more)
+    versions, run_id = outcome.manifest.versions, outcome.manifest.run_id
+    cache = Location.parse(root) / "sentence_findings" / versions["extractor"] / run_id
+    return outcome.manifest, read_dataset(cache, read_manifest(cache), "sentence_findings").to_pylist()
+
+
 @pytest.mark.timeout(400)
 def test_untrained_replies_are_constrained_counted_and_never_findings(
-    ingested: Ran, root: Path, tmp_path: Path
+    plain: tuple[Manifest, list[dict[str, Any]]],
 ) -> None:
-    pytest.importorskip("vllm")
-    model = make_tiny_llm(tmp_path / "llm")
-    settings = (
-        f"reports={ingested.location}",
-        f"root={root}",
-        "engine=vllm",
-        f"max_sentences={SENTENCES}",
-        f"vllm.model={model}",
-        "vllm.max_output_tokens=48",
-    )
-    outcome = run_job("extract", *settings)
-    assert outcome.manifest.counts["sentences_extracted"] == SENTENCES
-    assert outcome.manifest.rejected == {ErrorCode.ENGINE_UNTRAINED: SENTENCES}
-    assert outcome.manifest.datasets["mentions"].rows == 0
-    cache = (
-        Location.parse(root) / "sentence_findings" / outcome.manifest.versions["extractor"] / outcome.manifest.run_id
-    )
-    rows = read_dataset(cache, read_manifest(cache), "sentence_findings").to_pylist()
+    manifest, rows = plain
+    assert manifest.counts["sentences_extracted"] == SENTENCES
+    assert manifest.rejected == {ErrorCode.ENGINE_UNTRAINED: SENTENCES}
+    assert manifest.datasets["mentions"].rows == 0
     assert len({row["sentence_id"] for row in rows}) == SENTENCES
     for row in rows:
         assert row["engine"] == "vllm" and row["findings"] == []
@@ -50,19 +58,17 @@ def test_untrained_replies_are_constrained_counted_and_never_findings(
             json.loads(row["raw_reply"])
     cached = [row["cached_tokens"] for row in rows]
     assert max(cached) > 100 and all(tokens <= row["input_tokens"] for tokens, row in zip(cached, rows, strict=True))
-    assert outcome.manifest.counts["cached_tokens"] == sum(cached)
+    assert manifest.counts["cached_tokens"] == sum(cached)
 
 
 @pytest.mark.timeout(300)
 def test_a_sentence_that_kills_engines_is_found_and_left_out(
-    ingested: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ingested: Ran, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("vllm")
     from pipelines import vllm_actor
     from tests.support.dying_engine import DyingEngine, is_poison
 
     monkeypatch.setattr(vllm_actor, "JournaledEngine", DyingEngine)
-    model = make_tiny_llm(tmp_path / "llm")
     settings = (f"reports={ingested.location}", f"root={tmp_path}", "engine=vllm", f"vllm.model={model}")
     outcome = run_job("extract", *settings, "vllm.batch_size=16", "vllm.max_restarts=50")
     sentences = read_dataset(Ran.of(outcome).location, outcome.manifest, "sentences")
@@ -101,17 +107,11 @@ def write_adapter(folder: Path, layers: int = 2, width: int = 128, rank: int = 4
 
 
 @pytest.mark.timeout(400)
-def test_a_lora_adapter_changes_what_the_engine_says(ingested: Ran, tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
-    model = make_tiny_llm(tmp_path / "llm")
+def test_a_lora_adapter_changes_what_the_engine_says(
+    ingested: Ran, root: Path, model: Path, plain: tuple[Manifest, list[dict[str, Any]]], tmp_path: Path
+) -> None:
     adapter = write_adapter(tmp_path / "adapter")
-    replies = []
-    for more in ((), (f"vllm.lora={adapter}", "vllm.max_lora_rank=8")):
-        settings = (f"reports={ingested.location}", f"root={tmp_path}/runs", "engine=vllm", f"vllm.model={model}")
-        outcome = run_job("extract", *settings, "max_sentences=4", "vllm.max_output_tokens=32", *more)
-        cache = Location.parse(tmp_path / "runs" / "sentence_findings" / outcome.manifest.versions["extractor"])
-        increment = cache / outcome.manifest.run_id
-        rows = read_dataset(increment, read_manifest(increment), "sentence_findings").to_pylist()
-        assert {row["status"] for row in rows} == {ErrorCode.ENGINE_UNTRAINED}
-        replies.append([row["raw_reply"] for row in rows])
-    assert len(replies[0]) == 4 and replies[0] != replies[1]
+    _, rows = read_by_model(ingested, root, model, f"vllm.lora={adapter}", "vllm.max_lora_rank=8")
+    said, before = ({row["sentence_id"]: row["raw_reply"] for row in found} for found in (rows, plain[1]))
+    assert {row["status"] for row in rows} == {ErrorCode.ENGINE_UNTRAINED}
+    assert said.keys() == before.keys() and said != before
