@@ -45,12 +45,12 @@ def test_every_module_loads_without_ray_and_vllm() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("heavy", ["torch", "transformers", "sklearn", "matplotlib", "ray", "boto3"])
 @pytest.mark.parametrize("light", ["import medfilip", "import pipelines.cli"])
-def test_light_imports_load_nothing_heavy(light: str, heavy: str) -> None:
-    program = f"import sys\n{light}\nassert {heavy!r} not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_light_imports_load_nothing_heavy(light: str) -> None:
+    heavy = {"torch", "transformers", "sklearn", "matplotlib", "ray", "boto3"}
+    program = f"import sys\n{light}\nprint(*{heavy!r} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not result.stdout.split()
 
 
 def test_public_names_are_stated() -> None:

@@ -45,7 +45,7 @@ def plainly(mentions: pa.Table) -> pa.Table:
     return RESOLVED_FINDINGS.from_rows([row for found in by_report.values() for row in resolve_report(found)])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(mention, max_size=12), st.integers(0, 2**32), st.integers(0, 12))
 def test_columns_resolve_as_rows_do(rows: list[dict[str, Any]], seed: int, cut: int) -> None:
     ids = np.random.default_rng(seed).integers(-(2**63), 2**63 - 1, len(rows)).tolist()

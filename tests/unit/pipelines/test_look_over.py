@@ -87,7 +87,7 @@ def flat(tables: Sequence[list[IndexRow]]) -> list[IndexRow]:
     return [row for table in tables for row in table]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(parts("r"), parts("i"))
 def test_keys_decide_what_strings_decide(reports: list[list[IndexRow]], images: list[list[IndexRow]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
