@@ -165,6 +165,9 @@ def diagnose(
             return
         console = Console(highlight=False)
         console.print(_table(answer.findings))
+        slots = [slot for item in answer.findings for slot in (item.severity, item.laterality, item.site) if slot]
+        if not all(slot.settled for slot in slots):
+            console.print("[dim]? does not outweigh the other choices: a guess.[/]")
         for note in notes:
             console.print(f"[dim]{escape(note)}[/]")
 
@@ -194,7 +197,11 @@ def _table(findings: Sequence[DiagnosedFinding]) -> Table:
         interval = ""
         if finding.probability_low is not None and finding.probability_high is not None:
             interval = f" [dim]\\[{finding.probability_low:.2f}, {finding.probability_high:.2f}][/]"
-        slots = [slot.value.replace("_", " ") for slot in (finding.severity, finding.laterality, finding.site) if slot]
+        slots = [
+            slot.value.replace("_", " ") + ("" if slot.settled else "?")
+            for slot in (finding.severity, finding.laterality, finding.site)
+            if slot
+        ]
         table.add_row(
             escape(finding.label.replace("_", " ")), f"{finding.probability:.2f}{interval}",
             marks[finding.decision] + (f" ({finding.abstention})" if finding.abstention else ""), ", ".join(slots),

@@ -47,6 +47,11 @@ class SlotChoice(Answer):
     share: float = Field(ge=0, le=1, description="of the softmax over the choices; not calibrated")
     choices: int = Field(description="how many values were compared")
 
+    @property
+    def settled(self) -> bool:
+        """Whether it outweighs all others together; otherwise it is a guess."""
+        return self.share >= 0.5
+
 
 class AttributeMatch(Answer):
     """How well the image fits a visual attribute of a finding."""

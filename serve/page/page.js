@@ -152,7 +152,7 @@ function card(finding) {
 
 function choice(name, slot) {
   // What does not outweigh all others together is a guess, and looks like one.
-  if (slot.share > 0.5) return `${name}: ${words(slot.value)} (${percent(slot.share)})`;
+  if (slot.share >= 0.5) return `${name}: ${words(slot.value)} (${percent(slot.share)})`;
   return make("span", { className: "unsure", textContent: `${name}: unsure, perhaps ${words(slot.value)} (${percent(slot.share)}, ${slot.choices} choices)` });
 }
 

@@ -26,8 +26,6 @@ _SCHEMES = {
 }
 """Scheme designator in DICOM → system in FHIR (PS3.16, table 8-1)."""
 
-_MAJORITY = 0.5
-
 
 class _Scheme(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,7 +112,7 @@ def decision_concept(decision: Decision, *, dicom: bool = False) -> Concept:
 
 def settled(choice: SlotChoice | None) -> SlotChoice | None:
     """Return a choice that outweighs all others together: a code has no room for "perhaps"."""
-    return choice if choice is not None and choice.share >= _MAJORITY else None
+    return choice if choice is not None and choice.settled else None
 
 
 def severity_concept(finding: DiagnosedFinding) -> Concept | None:
