@@ -58,7 +58,7 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
         f"findings={extracted.location}", f"gold={tmp_path / 'gold.jsonl'}", "gold_test_share=0.4", "synthetic=2000",
         "test_rows=8", "quiet=true", f"root={tmp_path / 'runs'}", *(f"train.{item}" for item in MICRO),
     )  # fmt: skip
-    with pytest.raises(MedfilipError, match="share of valid replies is .* below 0.980. The student is not") as caught:
+    with pytest.raises(MedfilipError, match=r"valid replies is .* below 0\.980\. The student is not") as caught:
         distill(arguments)
     assert caught.value.code is ErrorCode.QUALITY_TOO_LOW and "gate.valid" in (caught.value.fix or "")
     assert not list(tmp_path.glob("runs/distill-*/*/manifest.json")) and not list(tmp_path.glob("runs/*/*/model"))
