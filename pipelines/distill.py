@@ -217,7 +217,8 @@ def _publish(
     metrics = {
         f"{name}_{number}": getattr(pair.student, number) for name, pair in scores.items() for number in _NUMBERS
     }
-    metrics |= {f"{name}_{pair.other.engine}_f1": pair.other.f1 for name, pair in scores.items()}
+    if "gold" in scores:
+        metrics["gold_rules_f1"] = scores["gold"].other.f1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         download(distill.staging / MODEL, folder)

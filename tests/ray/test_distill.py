@@ -82,6 +82,7 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
     assert scores["gold"]["student"]["sentences"] == sum(row.source == "gold" for row in held_out) > 0
     assert scores["teacher"]["other"]["f1"] == 1 and scores["gold"]["other"]["engine"] == "rules"
     assert manifest.metrics["gold_f1"] == scores["gold"]["student"]["f1"]
+    assert manifest.metrics["gold_rules_f1"] == scores["gold"]["other"]["f1"]
 
     with pytest.raises(MedfilipError, match="share of valid replies"):
         distill(arguments)  # it is finished, yet not as good as now asked for
