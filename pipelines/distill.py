@@ -150,7 +150,8 @@ def show(outcome: Outcome) -> None:
 
 def _check_base(train: DistillSettings) -> None:
     """Refuse what the training could not begin with, before anything is started."""
-    if train.base and not (Path(train.base) / "config.json").is_file():
+    base = Location.parse(train.base) if train.base else None
+    if base is not None and (base.scheme != "file" or not (base / "config.json").exists()):
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND,
             f"The setting 'train.base' names {train.base}, which holds no config.json.",
