@@ -108,6 +108,7 @@ JOBS = {
         Job("ingest", "Raw reports and images → clean, de-identified, split datasets."),
         Job("deidentify", "DICOM files → copies without identity (PS3.15 basic profile), the same for one key."),
         Job("extract", "Reports → findings, with rules and vLLM."),
+        Job("distill", "Sentences with findings → a small language model of your own for extraction."),
         Job("inject", "Findings → training pairs with visual-attribute knowledge."),
         Job("pretrain", "Pairs → a dual encoder, trained against the semantic similarity matrix."),
         Job("calibrate", "Probabilities, operating points and familiarity, fitted to validation studies."),

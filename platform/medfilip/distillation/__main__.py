@@ -22,7 +22,7 @@ _USAGE_ERRORS = (ErrorCode.CONFIG_INVALID, ErrorCode.CONFIG_UNKNOWN_KEY, ErrorCo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and return the exit code: 2 for wrong settings, 1 for any other error of ours."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         settings = load_settings(DistillSettings, "distillation", file=options.config, overrides=options.settings)
         _train(options.data, options.out, settings)

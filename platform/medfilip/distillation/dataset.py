@@ -34,7 +34,7 @@ TRIMMED = "trimmed"
 
 _COMPARED = ("hedge", "severity", "size", "size_mm", "count", "laterality", "change", "chronicity", "position")
 _NO_LOSS = "certainty_without_cue"
-_SPLIT_PARTS = 1_000
+_SPLIT_PARTS, _VALIDATION = 1_000, 10
 _UNSIGNED = (1 << 64) - 1
 
 
@@ -172,10 +172,10 @@ def _whole(row: FindingRow) -> tuple[str, ...]:
     return (*_core(row), *(str(row[slot]) for slot in _COMPARED), *lists)
 
 
-def split_of(text: str) -> str:
-    """Return the split of a sentence, by its hash: two parts in a hundred are held out, whoever read it."""
+def split_of(text: str, test_share: float = 0.01) -> str:
+    """Return the split of a sentence, by its hash, whoever read it: one in a hundred is for validation."""
     part = (hash64("student", text) & _UNSIGNED) % _SPLIT_PARTS
-    return VALIDATION if part < 10 else TEST if part < 20 else TRAIN
+    return VALIDATION if part < _VALIDATION else TEST if part < _VALIDATION + test_share * _SPLIT_PARTS else TRAIN
 
 
 def reading_of(example: Example, rules: SentenceResult) -> Reading | str:
@@ -229,15 +229,22 @@ def balanced(rows: Sequence[Row], most: float, counts: Counter[str]) -> list[Row
 
 def write_rows(rows: Sequence[Row], file: Path, facts: Mapping[str, str]) -> None:
     """Write rows as one Parquet file, with facts about their making in its metadata."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encode_rows(rows, facts))
+
+
+def encode_rows(rows: Sequence[Row], facts: Mapping[str, str]) -> bytes:
+    """Return the content of the file that `write_rows` writes."""
     import pyarrow.parquet as pq
 
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
     table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
-    file.parent.mkdir(parents=True, exist_ok=True)
     table = table.replace_schema_metadata({f"medfilip.{name}": value for name, value in facts.items()})
+    sink = pa.BufferOutputStream()
     pq.write_table(
-        table, file, compression="zstd", compression_level=19, use_dictionary=["phenomenon", "source", "split"]
+        table, sink, compression="zstd", compression_level=19, use_dictionary=["phenomenon", "source", "split"]
     )
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
@@ -248,24 +255,37 @@ def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
     MedfilipError
         ``INPUT_NOT_FOUND`` or ``COLUMN_MISSING``.
     """
-    import pyarrow.parquet as pq
-
     from medfilip.core.errors import ErrorCode, MedfilipError
 
     if not file.is_file():
         raise MedfilipError(
             ErrorCode.INPUT_NOT_FOUND, f"There is no training set {file}.", fix="Make one, or check the path."
         )
-    table = pq.read_table(file)
-    if missing := [name for name in COLUMNS if name not in table.column_names]:
+    return decode_rows(file.read_bytes(), str(file))
+
+
+def decode_rows(content: bytes, name: str) -> tuple[list[Row], dict[str, str]]:
+    """Read what `encode_rows` returned; ``name`` is what errors call it.
+
+    Raises
+    ------
+    MedfilipError
+        ``COLUMN_MISSING``.
+    """
+    import pyarrow.parquet as pq
+
+    from medfilip.core.errors import ErrorCode, MedfilipError
+
+    table = pq.read_table(pa.BufferReader(content))
+    if missing := [column for column in COLUMNS if column not in table.column_names]:
         raise MedfilipError(
             ErrorCode.COLUMN_MISSING,
-            f"The training set {file} lacks the columns {', '.join(missing)}.",
+            f"The training set {name} lacks the columns {', '.join(missing)}.",
             fix="Give a file that medfilip.distillation wrote.",
         )
     metadata = table.schema.metadata or {}
     facts = {
         k.decode().removeprefix("medfilip."): v.decode() for k, v in metadata.items() if k.startswith(b"medfilip.")
     }
-    columns = [table[name].to_pylist() for name in COLUMNS]
+    columns = [table[column].to_pylist() for column in COLUMNS]
     return [Row(*values) for values in zip(*columns, strict=True)], facts

@@ -110,8 +110,10 @@ class Grammar(_Strict):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the whole content."""
-        return fingerprint(self.model_dump(mode="json"))
+        """Fingerprint of the whole content; the order in which a set is written differs between processes."""
+        content = self.model_dump(mode="json")
+        sets = {name for name in content if isinstance(getattr(self, name), frozenset)}
+        return fingerprint({name: sorted(value) if name in sets else value for name, value in content.items()})
 
     def check(self, ontology: Ontology) -> None:
         """Raise ``ValueError`` if the data names a category or a site that the ontology does not know."""

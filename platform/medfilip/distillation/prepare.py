@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="training set")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the training")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         settings = load_settings(DistillSettings, "distillation", overrides=options.settings)
         rows, facts = read_rows(options.data)

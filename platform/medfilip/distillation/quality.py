@@ -10,16 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.evaluation.extraction import ExtractionResult, evaluate_extraction
 from medfilip.extraction.engine import OK, SentenceResult
+
+if TYPE_CHECKING:
+    from medfilip.distillation.dataset import Row
 
 Asked = tuple[str, str | None]
 Read = Callable[[Sequence[Asked]], list[SentenceResult]]
@@ -75,10 +78,9 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    valid: float = Field(0.98, ge=0, le=1)
-    grounded: float = Field(0.95, ge=0, le=1)
-    f1_ratio: float = Field(0.9, ge=0)
-    """F1 over that of the reading it is compared with."""
+    valid: float = Field(0.98, ge=0, le=1, description="least share of the replies that can be used at all")
+    grounded: float = Field(0.95, ge=0, le=1, description="least share of the findings whose words stand there")
+    f1_ratio: float = Field(0.9, ge=0, description="least F1 over that of the reading it is compared with")
 
 
 def measure(engine: str, read: Read, gold: Sequence[Gold], *, resamples: int = 200, seed: int = 0) -> Quality:
@@ -169,15 +171,19 @@ def read_gold(file: Path, *, limit: int | None = None) -> list[Gold]:
 
 def _gold_of_rows(file: Path) -> list[Gold]:
     from medfilip.distillation.dataset import TEST, read_rows
+
+    return gold_of_rows([row for row in read_rows(file)[0] if row.split == TEST])
+
+
+def gold_of_rows(rows: Iterable[Row]) -> list[Gold]:
+    """Return what the replies of rows state, as the truth of their sentences."""
     from medfilip.extraction.reply import ReplyReader
     from medfilip.findings.ontology import load_ontology
 
     reader = ReplyReader(load_ontology())
-    rows, _ = read_rows(file)
     return [
         Gold(((row.text, row.context),), tuple(reader.read(row.reply, row.text).findings), row.phenomenon)
         for row in rows
-        if row.split == TEST
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medfilip.core.settings import Settings, operational
 from medfilip.distillation.student import CONTEXT, StudentSettings
@@ -36,3 +36,9 @@ class DistillSettings(Settings):
     state_steps: int = operational(1_000, ge=1, description="steps between two saved states")
     threads: int = operational(0, ge=0, description="CPU threads of torch; 0: as torch finds")
     compile: bool = operational(False, description="compile the model with torch.compile")
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> DistillSettings:
+        if self.lora_rank and not self.base:
+            raise ValueError("lora_rank needs 'base', the model that the adapter is for")
+        return self

@@ -97,7 +97,7 @@ def fit(run: Run, folder: Path, report: Report, *, after_step: Callable[[int], N
     settings = run.settings
     optimizer = _optimizer(run)
     run.step = _resume(run, optimizer, folder)
-    batches = _Batches(run)
+    batches = _Batches(settings, run.train.lengths)
     total = batches.total
     forward = torch.compile(run.model, dynamic=True) if settings.compile else run.model
     losses: list[Tensor] = []
@@ -129,6 +129,11 @@ def fit(run: Run, folder: Path, report: Report, *, after_step: Callable[[int], N
     run.model.eval()
 
 
+def count_steps(settings: DistillSettings, lengths_N: NDArray[np.int64]) -> int:
+    """Return the steps of a run on rows of these lengths."""
+    return _Batches(settings, lengths_N).total
+
+
 def answer_loss(model: Any, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """Return the mean cross entropy of answer tokens; only their states go through the vocabulary."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -149,9 +154,8 @@ def schedule(step: int, total: int, warmup: float) -> float:
 class _Batches:
     """The batches of all epochs, one epoch in memory."""
 
-    def __init__(self, run: Run) -> None:
-        settings = run.settings
-        self._lengths_N, self._settings = run.train.lengths, settings
+    def __init__(self, settings: DistillSettings, lengths_N: NDArray[np.int64]) -> None:
+        self._lengths_N, self._settings = lengths_N, settings
         sizes = [len(self._epoch(epoch)) for epoch in range(settings.epochs)]
         self._ends = np.cumsum(sizes)
         self.total = int(self._ends[-1]) if not settings.max_steps else min(settings.max_steps, int(self._ends[-1]))

@@ -39,7 +39,7 @@ _SHOWN = ("loss", "validation_loss", "zero_shot_pos_auroc", "zero_shot_pnc_auroc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and return the exit code: 2 for wrong settings, 1 for any other error of ours."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         settings = load_settings(TrainSettings, "training", file=options.config, overrides=options.settings)
         with process_group() as world:

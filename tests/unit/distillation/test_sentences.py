@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -27,6 +30,18 @@ def test_a_seed_gives_one_stream_and_blocks_can_be_drawn_apart(examples: list[Ex
     second = list(again.block(1, 50))
     assert list(Generator(3).stream(BLOCK + 50))[BLOCK:] == second
     assert list(Generator(4).block(0, 50)) != examples[:50]
+
+
+def test_the_fingerprint_of_the_grammar_is_the_same_in_every_process() -> None:
+    told = {load_grammar().fingerprint}
+    for seed in ("1", "2"):
+        script = "from medfilip.distillation.grammar import load_grammar; print(load_grammar().fingerprint)"
+        done = subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True,
+            text=True,
+        )  # fmt: skip
+        told.add(done.stdout.strip())
+    assert len(told) == 1
 
 
 def test_sentences_are_in_normal_form_and_spans_stand_in_them(examples: list[Example]) -> None:

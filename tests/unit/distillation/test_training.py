@@ -156,7 +156,7 @@ def test_the_command_writes_a_model_that_names_its_prompt(
     engine = StudentEngine.load(folder)
     results = engine.extract_many([("small effusion", None), ("x" * 601, None)])
     assert results[1].status == ErrorCode.SENTENCE_TOO_LONG and engine.fingerprint
-    assert main(["--data", str(data), "--out", str(tmp_path / "b"), "epoch=2"]) == 2
+    assert main(["epochs=2", "--data", str(data), "--out", str(tmp_path / "b"), "epoch=2"]) == 2
     assert "config_unknown_key" in capsys.readouterr().err
 
     vllm = VllmSettings(model=str(folder))

@@ -37,7 +37,7 @@ def test_one_process_trains_validates_and_leaves_a_model(alone, runs, capsys):
 
 
 def test_wrong_settings_are_told(runs, tmp_path, capsys):
-    assert main([*runs, "--out", str(tmp_path), "epoch=2"]) == 2
+    assert main(["epochs=2", *runs, "--out", str(tmp_path), "epoch=2"]) == 2
     assert "[config_unknown_key]" in (told := capsys.readouterr().err) and "'epochs'" in told
     assert main(["--pairs", str(tmp_path), *runs[2:], "--out", str(tmp_path)]) == 1
     assert "[input_not_published]" in capsys.readouterr().err
