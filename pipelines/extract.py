@@ -102,10 +102,24 @@ def _extractors(settings: ExtractSettings) -> list[Extractor]:
     if kind == "vllm":
         from pipelines.vllm_plan import vllm_extractor
 
-        return [*first, vllm_extractor(settings.vllm)]
+        return [*first, vllm_extractor(_with_model(settings))]
     if kind == "openai":
         return [*first, openai_extractor(settings.openai, allow_remote=settings.allow_remote)]
     return first
+
+
+def _with_model(settings: ExtractSettings) -> VllmSettings:
+    """Return the settings of vLLM; where they name no model, the student of the package reads."""
+    if settings.vllm.model:
+        return settings.vllm
+    from medfilip.distillation.shipped import shipped_student
+
+    if not settings.quiet:
+        Console(highlight=False).print(
+            "vllm.model is not set: the small extractor of the package reads. It was trained on synthetic sentences "
+            "alone; for research use only."
+        )
+    return settings.vllm.model_copy(update={"model": str(shipped_student())})
 
 
 def _spec(settings: ExtractSettings, reports: Manifest, extractors: list[Extractor]) -> RunSpec:
