@@ -242,7 +242,7 @@ def make_extractor_mini(
     processes: Annotated[int, typer.Option(help="Processes that draw sentences.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Train the small extractor of the package again; some minutes on a GPU, many hours without one."""
+    """Train the small extractor of the package again; minutes on a GPU, many hours without one."""
     from pipelines.extractor_mini import make_extractor_mini as make
 
     guarded(lambda: Console(highlight=False).print(f"written   {make(root, out, processes=processes)}"), debug=debug)

@@ -146,7 +146,7 @@ def _read_the_rest(demo: Demo, reports: str, corpus: Path, extracted: Outcome) -
         demo.console.print("[bold]vllm[/]           –   not installed on this machine: rules extract everything")
         return
     with demo.stage("vllm", "a small language model reads what rules leave") as result:
-        read = demo.run("extract", reports, "engine=auto", "quiet=true")
+        read = demo.run("extract", reports, "engine=auto", "auto.doubtful=model", "quiet=true")
         truth = f"truth={corpus}"
         scores = [
             demo.run("evaluate_extraction", f"findings={run.location}", truth, "resamples=20").manifest.metrics

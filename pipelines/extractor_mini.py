@@ -40,15 +40,16 @@ def make_extractor_mini(
     MedfilipError
         ``QUALITY_TOO_LOW`` for a student that reads held-out sentences too badly.
     """
-    from medfilip.distillation.card import CARD, add_metrics
+    from medfilip.distillation.card import add_metrics
     from medfilip.distillation.quality import Gate, measure, read_gold, read_with_rules, require_quality
     from medfilip.distillation.replying import StudentEngine
     from medfilip.distillation.shipped import SHIPPED
+    from medfilip.model.checkpoint import HASHES
 
     console = Console(highlight=False)
     data = _draw(root / f"sentences-{sentences}.parquet", sentences, processes, console)
     model = root / "model"
-    if not (model / CARD).is_file():
+    if not (model / HASHES).is_file():
         _train(data, root, steps, console)
     gold = read_gold(data, limit=TESTED)
     student = measure("student", StudentEngine.load(model, device=_device()).extract_many, gold)

@@ -1,9 +1,10 @@
 """The shipped extractor in a bare vLLM engine: start, speed and memory, each saving taken away in turn.
 
-Usage: ``python -m tests.benchmarks.mini_engine [--sentences 600] [--model FOLDER] [--out OUT.json]``. Sentences are those
-of synthetic reports. Each way of running is an engine in a process of its own: as the jobs run it; without the cache of
-shared prefixes; under the grammar of free words (xgrammar) in place of copies of the sentence (guidance). The bare time
-to write and compile the grammars of all sentences, which an engine spreads over its decoding, is measured apart.
+Usage: ``python -m tests.benchmarks.mini_engine [--sentences 600] [--model FOLDER] [--out OUT.json]``. Sentences are
+those of synthetic reports. Each way of running is an engine in a process of its own: as the jobs run it; without the
+cache of shared prefixes; under the grammar of free words (xgrammar) in place of copies of the sentence (guidance). The
+bare time to write and compile the grammars of all sentences, which an engine spreads over its decoding, is measured
+apart.
 """
 
 from __future__ import annotations
