@@ -235,6 +235,19 @@ def make_default_model(
     guarded(lambda: Console(highlight=False).print(f"written   {make(root, out)}"), debug=debug)
 
 
+@app.command("make-extractor-mini")
+def make_extractor_mini(
+    root: Annotated[Path, typer.Option(help="Folder for training set and states.")] = Path("extractor-mini"),
+    out: Annotated[Path | None, typer.Option(help="Where to write it; by default into the package.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that draw sentences.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Train the small extractor of the package again; minutes on a GPU, many hours without one."""
+    from pipelines.extractor_mini import make_extractor_mini as make
+
+    guarded(lambda: Console(highlight=False).print(f"written   {make(root, out, processes=processes)}"), debug=debug)
+
+
 @app.command(cls=JobCommand)
 def serve(
     checkpoint: Annotated[

@@ -35,7 +35,6 @@ STUDIES = 200
 CATEGORIES = ("pleural_effusion", "consolidation", "cardiomegaly", "pneumothorax", "edema")
 PREVALENCE = 0.36
 """Of each: a model for minutes of a laptop, which sees 64 pixels, learns a few large things that reports deny too."""
-VLLM_SENTENCES = 16
 EPOCHS = 80
 REPORT_STEPS = 80
 """Steps between checkpoints: each is evaluated beside the training, on the same few cores."""
@@ -70,15 +69,18 @@ class Demo:
         self.stages.append(stage)
         self.console.print(f"[bold]{stage.name:9}[/] {stage.seconds:6.1f} s   {stage.result}")
 
-    def job(
-        self, name: str, what: str, describe: Callable[[Outcome], str], *overrides: str, label: str = ""
-    ) -> Outcome:
-        """Run a job as ``medfilip <name> <overrides>`` would."""
+    def run(self, name: str, *overrides: str) -> Outcome:
+        """Run a job as a part of a stage."""
         module = JOBS[name].load()
         settings = load_settings(module.SETTINGS, name, overrides=[*overrides, f"root={self.root / 'runs'}"])
-        with self.stage(label or name, what) as result:
-            outcome = module.run(settings, new_run=False)
-            assert outcome is not None
+        outcome: Outcome | None = module.run(settings, new_run=False)
+        assert outcome is not None
+        return outcome
+
+    def job(self, name: str, what: str, describe: Callable[[Outcome], str], *overrides: str) -> Outcome:
+        """Run a job as ``medfilip <name> <overrides>`` would, as a stage of its own."""
+        with self.stage(name, what) as result:
+            outcome = self.run(name, *overrides)
             done = " (done before)" if outcome.already_finished else ""
             result.append(describe(outcome) + done)
         return outcome
@@ -124,7 +126,7 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     )  # fmt: skip
     reports = f"reports={ingested.location}"
     extracted = demo.job("extract", "rules on Ray Data", _describe_extract, reports, "quiet=true")
-    _prove_vllm(demo, reports)
+    _read_the_rest(demo, reports, corpus, extracted)
     findings, images = f"findings={extracted.location}", f"images={ingested.location}"
     injected = demo.job("inject", "writing training pairs", _describe_inject, findings, images)
     trained = demo.job(
@@ -139,18 +141,23 @@ def _prepare_and_train(demo: Demo) -> tuple[Path, Outcome, Outcome, Outcome]:
     return corpus, evaluated, trained, ingested
 
 
-def _prove_vllm(demo: Demo, reports: str) -> None:
+def _read_the_rest(demo: Demo, reports: str, corpus: Path, extracted: Outcome) -> None:
     if importlib.util.find_spec("vllm") is None:
         demo.console.print("[bold]vllm[/]           –   not installed on this machine: rules extract everything")
         return
-    from medfilip.extraction.tiny_llm import make_tiny_llm
-
-    model = make_tiny_llm(demo.root / "random-llm")
-    demo.job(
-        "extract", "starting a real engine with random weights", _describe_vllm,
-        reports, "engine=vllm", f"vllm.model={model}", f"max_sentences={VLLM_SENTENCES}", "vllm.max_output_tokens=48",
-        "quiet=true", label="vllm",
-    )  # fmt: skip
+    with demo.stage("vllm", "a small language model reads what rules leave") as result:
+        read = demo.run("extract", reports, "engine=auto", "auto.doubtful=model", "quiet=true")
+        truth = f"truth={corpus}"
+        scores = [
+            demo.run("evaluate_extraction", f"findings={run.location}", truth, "resamples=20").manifest.metrics
+            for run in (extracted, read)
+        ]
+        counts, seconds = read.manifest.counts, read.manifest.seconds["vllm"]
+        without, with_model = (metrics["certainty_f1"] for metrics in scores)
+        result.append(
+            f"{counts['sentences_doubtful']} doubtful and {counts['sentences_audited']} settled sentences in "
+            f"{seconds:.0f} s with the engine's start; F1 {without:.3f} by rules, {with_model:.3f} with the model"
+        )
 
 
 def _describe_phantom(outcome: Outcome) -> str:
@@ -169,11 +176,6 @@ def _describe_extract(outcome: Outcome) -> str:
         f"{counts['distinct_sentences']} distinct of {counts['sentence_occurrences']} sentences "
         f"→ {datasets['resolved_findings'].rows} findings"
     )
-
-
-def _describe_vllm(outcome: Outcome) -> str:
-    refused = outcome.manifest.rejected.get("engine_untrained", 0)
-    return f"{refused} replies of a random model: marked engine_untrained, never findings"
 
 
 def _describe_inject(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from medfilip.core.fingerprint import fingerprint
 from medfilip.core.settings import operational
+from medfilip.extraction.prompt import load_prompt, prompt_version
 from medfilip.extraction.routing import ROUTING_VERSION
 from medfilip.findings.ontology import load_ontology
 from medfilip.reports.sentences import SPLITTER_VERSION
@@ -102,23 +103,55 @@ def _extractors(settings: ExtractSettings) -> list[Extractor]:
     if kind == "vllm":
         from pipelines.vllm_plan import vllm_extractor
 
-        return [*first, vllm_extractor(settings.vllm)]
+        return [*first, vllm_extractor(_with_model(settings))]
     if kind == "openai":
         return [*first, openai_extractor(settings.openai, allow_remote=settings.allow_remote)]
     return first
+
+
+def _with_model(settings: ExtractSettings) -> VllmSettings:
+    """Return the settings of vLLM; where they name no model, the student of the package reads."""
+    if settings.vllm.model:
+        return settings.vllm
+    from medfilip.distillation.shipped import shipped_student
+
+    if not settings.quiet:
+        Console(highlight=False).print(
+            "vllm.model is not set: the small extractor of the package reads. It was trained on synthetic sentences "
+            "alone; for research use only."
+        )
+    return settings.vllm.model_copy(update={"model": str(shipped_student())})
+
+
+def _model_counts(settings: ExtractSettings) -> bool:
+    """Whether a model's findings count where the rules doubt.
+
+    A student was taught by the rules: on the Open-I reports it reads what they doubt worse than they do, whatever part
+    of it is taken, while its disagreement tells where to look.
+    """
+    if settings.auto.doubtful != "auto":
+        return settings.auto.doubtful == "model"
+    return settings.auto.model != "vllm" or not (
+        settings.vllm.model == "" or load_prompt(prompt_version(settings.vllm.model)).copying
+    )
 
 
 def _spec(settings: ExtractSettings, reports: Manifest, extractors: list[Extractor]) -> RunSpec:
     # The path of the input and the models are in the fingerprints of input and extractors.
     config = {name: value for name, value in settings.semantic().items() if name not in _IN_FINGERPRINTS}
     versions = {"splitter": SPLITTER_VERSION, "ontology": load_ontology().fingerprint}
-    if settings.engine == "auto":
-        rules, model = (extractor.fingerprint for extractor in extractors)
-        routing = [ROUTING_VERSION, settings.auto.audit_share, settings.auto.seed]
-        versions |= {"rules": rules, "model": model, "extractor": fingerprint([rules, model, routing])}
-    else:
-        versions["extractor"] = extractors[0].fingerprint
+    versions |= _extractor_versions(settings, extractors)
     return job_spec("extract", config, inputs={"reports": reports.fingerprint}, versions=versions)
+
+
+def _extractor_versions(settings: ExtractSettings, extractors: list[Extractor]) -> dict[str, str]:
+    """Return the fingerprint of what decides the findings, and of its parts where there are some."""
+    if settings.engine != "auto":
+        return {"extractor": extractors[0].fingerprint}
+    rules, model = (extractor.fingerprint for extractor in extractors)
+    counted = [] if _model_counts(settings) else ["rules count"]
+    routing = [ROUTING_VERSION, settings.auto.audit_share, settings.auto.seed, *counted]
+    return {"rules": rules, "model": model, "extractor": fingerprint([rules, model, routing])}
 
 
 # A second or two of rules, a few minutes of a model: less would be spent on writing files, more lost in a crash.
@@ -173,7 +206,10 @@ class _ExtractJob:
                 counts.update(self._execute(run, extractor, told, "model_" if index else ""))
         with extract.stage("settle"):
             model = runs[1] if len(runs) > 1 else None
-            settled = settle(shards["sentences"], runs[0], model, audit, extract.staging, progress)
+            settled = settle(
+                shards["sentences"], runs[0], model, audit, extract.staging, progress,
+                model_counts=_model_counts(settings),
+            )  # fmt: skip
         with extract.stage("mentions"):
             mentions, found = find_mentions(
                 extract.location,

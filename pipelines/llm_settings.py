@@ -12,7 +12,11 @@ from medfilip.core.settings import Settings, operational
 class VllmSettings(Settings):
     """Settings of the vLLM engine."""
 
-    model: str = Field("", description="model folder, or a Hugging Face name where there is a network")
+    model: str = Field(
+        "",
+        description="model folder, or a Hugging Face name where there is a network; empty: for reports, the small "
+        "extractor of the package",
+    )
     lora: str = Field("", description="folder of a LoRA adapter for the model; empty: none")
     max_lora_rank: int = operational(16, ge=1, le=512, description="largest rank of the adapter")
     quantization: str = Field(
@@ -63,3 +67,8 @@ class AutoSettings(Settings):
     model: Literal["vllm", "openai"] = Field("vllm", description="engine for what the rules cannot settle")
     audit_share: float = Field(0.02, ge=0, le=1, description="share of settled sentences the model reads as well")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of the draw of that share")
+    doubtful: Literal["auto", "model", "rules"] = Field(
+        "auto",
+        description="whose findings count where the rules doubt: the model's, or the rules' and the model only fills "
+        "the review queue; auto: a student is no better than rules, any other model counts",
+    )

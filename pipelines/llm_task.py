@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from medfilip.extraction.chat_engine import Reader, Template
+    from medfilip.extraction.copying import Copying
+    from medfilip.extraction.prompt import PromptTemplate
     from medfilip.extraction.reply import ReplyReader
     from medfilip.knowledge.drafts import DraftReader
     from medfilip.storage.schemas import DatasetSchema
@@ -48,6 +50,11 @@ class LlmTask(Protocol):
         """Return the reader of replies."""
         ...
 
+    @property
+    def copying(self) -> str:
+        """Fingerprint of how the grammar of a request is made from its words; empty if all share one form."""
+        ...
+
     def decoding(self, text: str, /) -> dict[str, str]:
         """Return what vLLM decodes a reply under: a grammar or a JSON schema, as text."""
         ...
@@ -75,7 +82,7 @@ class ExtractionTask:
 
         return SENTENCE_FINDINGS
 
-    def template(self) -> Template:
+    def template(self) -> PromptTemplate:
         """Return the prompt of extraction."""
         from medfilip.extraction.prompt import load_prompt
 
@@ -85,12 +92,20 @@ class ExtractionTask:
         """Return the reader that grounds findings."""
         return reply_reader()
 
+    @property
+    def copying(self) -> str:
+        """Fingerprint of the grammars of a student, which can only quote.
+
+        A large model spells well and may name what a sentence says in other words; its vocabulary makes a grammar for
+        each sentence dear.
+        """
+        return copying().fingerprint if self.template().copying else ""
+
     def decoding(self, text: str, /) -> dict[str, str]:
-        """Return the grammar of a reply."""
+        """Return the grammar of a reply; that of a student holds the sentence's own words."""
         from medfilip.extraction.reply_format import reply_grammar
 
-        del text
-        return {"grammar": reply_grammar()}
+        return {"grammar": copying().grammar(text) if self.template().copying else reply_grammar()}
 
     def table(self, ids: pa.ChunkedArray, engine: str, results: list[Any], /) -> pa.Table:
         """Build rows of ``sentence_findings``."""
@@ -126,6 +141,11 @@ class KnowledgeTask:
         """Return the reader that checks phrases."""
         return draft_reader()
 
+    @property
+    def copying(self) -> str:
+        """Return nothing: schemas are in the fingerprint of the instructions."""
+        return ""
+
     def decoding(self, text: str, /) -> dict[str, str]:
         """Return the JSON schema of the reply to a request."""
         return {"json": self.template().reply_form(text)}
@@ -147,6 +167,14 @@ def reply_reader() -> ReplyReader:
     from medfilip.extraction.reply import ReplyReader
 
     return ReplyReader(load_ontology())
+
+
+@lru_cache(maxsize=1)
+def copying() -> Copying:
+    """Return the writer of grammars of this process."""
+    from medfilip.extraction.copying import Copying
+
+    return Copying(load_ontology())
 
 
 @lru_cache(maxsize=1)

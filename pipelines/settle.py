@@ -80,12 +80,17 @@ def settle(
     audit: Audit,
     staging: Location,
     progress: Progress | None = None,
+    *,
+    model_counts: bool = True,
 ) -> Settled:
     """Write the lookup files of all ranges, and return what was refused and counted.
 
+    With ``model_counts`` a usable answer of the model stands in for what the rules doubt; without, it is only compared.
     Once for a range: after a crash a cache may know more, and half of the mentions would have been made with less.
     """
-    work = partial(_settle_bucket, primary=primary, model=model, audit=audit, staging=staging)
+    work = partial(
+        _settle_bucket, primary=primary, model=model, audit=audit, staging=staging, model_counts=model_counts
+    )
     records = map_parts(staging, "settle", work, list(enumerate(sentences)), progress=progress)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -102,7 +107,13 @@ def lookup_name(bucket: int) -> str:
 
 
 def _settle_bucket(
-    numbered: tuple[int, Shard], *, primary: EngineRun, model: EngineRun | None, audit: Audit, staging: Location
+    numbered: tuple[int, Shard],
+    *,
+    primary: EngineRun,
+    model: EngineRun | None,
+    audit: Audit,
+    staging: Location,
+    model_counts: bool,
 ) -> dict[str, Any]:
     bucket, shard = numbered
     sentences = read_shard(primary.run, shard, SENTENCES, ["sentence_id", "text", "count"])
@@ -120,11 +131,12 @@ def _settle_bucket(
         note = "The model gave no usable answer for this sentence; the findings of the rules stand."
         refused += _refused(asked, model.name, note)
         queue, compared = compare_readings(rows, asked, is_doubt, sentences)
+        compared["model_answers_used"] *= model_counts
         for more in (_count_ungrounded(asked), compared, {"sentences_doubtful": len(doubtful)}):
             counts.update(more)  # adding counters would drop what is zero
         path = f"review_queue/part-{bucket:05d}.parquet"
         record["review_queue"] = write_shard(primary.run, path, REVIEW_QUEUE, queue).model_dump()
-        rows = choose_readings(rows, asked, is_doubt)
+        rows = choose_readings(rows, asked, is_doubt & model_counts)
     path = f"rejected/part-{bucket:05d}.parquet"
     record["rejected"] = write_shard(primary.run, path, REJECTED, REJECTED.from_rows(refused)).model_dump()
     _write_lookup(staging / lookup_name(bucket), rows, sentences)

@@ -40,6 +40,7 @@ def vllm_fingerprint(settings: VllmSettings, task: LlmTask = EXTRACTION) -> str:
             adapter,
             settings.semantic() | {"model": "", "lora": ""},
             task.reader().fingerprint,
+            *filter(None, [task.copying]),
         ]
     )
 
@@ -82,7 +83,7 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions, ta
         task=task,
     )
     processor = build_processor(
-        _processor_config(settings),
+        _processor_config(settings, "guidance" if task.copying else "xgrammar"),
         preprocess=to_prompt,
         postprocess=_keep_reply,
         preprocess_map_kwargs={"num_cpus": 0.25},
@@ -99,7 +100,7 @@ def vllm_plan(dataset: Dataset, settings: VllmSettings, options: PlanOptions, ta
     return processor(dataset).map_batches(read, batch_format="pyarrow", num_cpus=0.25)
 
 
-def _processor_config(settings: VllmSettings) -> Any:
+def _processor_config(settings: VllmSettings, backend: str) -> Any:
     from ray.data.llm import vLLMEngineProcessorConfig
 
     on_gpu = cluster_has_gpus()
@@ -108,7 +109,7 @@ def _processor_config(settings: VllmSettings) -> Any:
         environment["HF_HUB_OFFLINE"] = "1"
     return vLLMEngineProcessorConfig(
         model_source=settings.model,
-        engine_kwargs=engine_arguments(settings, on_gpu=on_gpu),
+        engine_kwargs=engine_arguments(settings, on_gpu=on_gpu, backend=backend),
         batch_size=settings.batch_size,
         max_concurrent_batches=settings.max_concurrent_batches,
         concurrency=(settings.min_replicas, settings.max_replicas),
@@ -124,15 +125,15 @@ def _processor_config(settings: VllmSettings) -> Any:
     )
 
 
-def engine_arguments(settings: VllmSettings, *, on_gpu: bool) -> dict[str, Any]:
-    """Return what vLLM is started with."""
+def engine_arguments(settings: VllmSettings, *, on_gpu: bool, backend: str = "xgrammar") -> dict[str, Any]:
+    """Return what vLLM is started with; ``backend`` decodes under grammars, guidance the better if each is new."""
     arguments: dict[str, Any] = {
         "max_model_len": settings.max_model_len,
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "enable_prefix_caching": True,
         # Between the parts of a JSON reply small models otherwise spend their whole budget on blanks.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": backend, "disable_any_whitespace": True},
     }
     if settings.quantization:
         arguments["quantization"] = settings.quantization
@@ -250,5 +251,9 @@ def _weights_fingerprint(place: str, setting: str, config_name: str) -> str:
             fix="Give the folder of a Hugging Face model or adapter, or a model's name where there is a network.",
         )
     config = json.loads((folder / config_name).read_text(encoding="utf-8"))
+    if (folder / "hashes.json").is_file():
+        from medfilip.model.checkpoint import read_files
+
+        read_files(folder, [config_name])
     weights = sorted(folder.glob("*.safetensors"))
     return fingerprint([config, [[file.name, sha256_file(file)] for file in weights]])

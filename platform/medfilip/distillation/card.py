@@ -11,6 +11,7 @@ from medfilip._version import __version__
 from medfilip.core.fingerprint import fingerprint, sha256_file
 from medfilip.distillation.settings import DistillSettings
 from medfilip.distillation.student import count_parameters, save_student
+from medfilip.model.checkpoint import HASHES
 
 CARD, FACTS = "README.md", "medfilip.json"
 
@@ -44,13 +45,16 @@ def publish_student(
 
 
 def write_card(folder: Path, content: Mapping[str, Any]) -> str:
-    """Write facts and card beside the weights, whose hashes are in the fingerprint that is returned."""
+    """Write facts and card beside the weights, and last the hashes of all files; return the student's fingerprint."""
+    (folder / HASHES).unlink(missing_ok=True)
     weights = {file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))}
     tokenizer = sha256_file(folder / "tokenizer.json")
     name = fingerprint({"weights": weights, "tokenizer": tokenizer, "prompt": content["prompt"]})
     told = {**content, "fingerprint": name}
     (folder / FACTS).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(name, content), encoding="utf-8")
+    hashes = {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    (folder / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
     return name
 
 

@@ -236,7 +236,7 @@ def _score(options: argparse.Namespace) -> None:
 
     gold = read_gold(options.gold, limit=options.limit)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    engine = StudentEngine.load(options.model, device=device, batch_size=options.batch)
+    engine = StudentEngine.load(options.model, device=device, batch_size=options.batch, copying=not options.free)
     student, rules = measure("student", engine.extract_many, gold), measure("rules", read_with_rules, gold)
     names = ("valid", "grounded", "kept", "f1", "category_f1")
     for name in names:
@@ -263,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gold", required=True, type=Path, metavar="FILE", help="JSON lines, or a training set")
     parser.add_argument("--limit", type=int, help="items to read at most")
     parser.add_argument("--batch", type=int, default=256, help="sentences replied to at once")
+    parser.add_argument("--free", action="store_true", help="let it write any words, not only quote the sentence")
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="where all scores go")
     parser.add_argument("--card", metavar="NAME", help="name of the gold set under which the card gets the scores")

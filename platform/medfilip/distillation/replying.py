@@ -13,7 +13,9 @@ import torch
 
 from medfilip.core.errors import ErrorCode
 from medfilip.core.fingerprint import fingerprint, sha256_file
+from medfilip.distillation.constrained import GrammarDecoder
 from medfilip.distillation.encoding import prompt_texts
+from medfilip.extraction.copying import Copying
 from medfilip.extraction.engine import SentenceResult
 from medfilip.extraction.prompt import PromptTemplate, load_prompt, prompt_version
 from medfilip.extraction.reply import ReplyReader
@@ -34,6 +36,8 @@ class StudentEngine:
         Sentences that are replied to at once.
     max_tokens
         Budget of one reply.
+    copying
+        Whether it can only quote the sentence, as in jobs; otherwise it writes what it likes.
     """
 
     name = "student"
@@ -48,13 +52,16 @@ class StudentEngine:
         batch_size: int = 256,
         max_tokens: int = 256,
         weights: str = "",
+        copying: bool = False,
     ) -> None:
         self._model, self._tokenizer, self._prompt = model, tokenizer, prompt
         self._reader = ReplyReader(ontology)
         self._batch_size, self._max_tokens, self._weights = batch_size, max_tokens, weights
+        self._copying = Copying(ontology) if copying else None
+        self._decoder = GrammarDecoder(tokenizer) if copying else None
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu", batch_size: int = 256) -> StudentEngine:
+    def load(cls, folder: Path, *, device: str = "cpu", batch_size: int = 256, copying: bool = True) -> StudentEngine:
         """Load a model folder in single precision; its prompt version comes from its configuration."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
@@ -63,12 +70,13 @@ class StudentEngine:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
         weights = fingerprint([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
         tokenizer, prompt = AutoTokenizer.from_pretrained(folder), load_prompt(prompt_version(str(folder)))
-        return cls(model, tokenizer, prompt, load_ontology(), batch_size=batch_size, weights=weights)
+        return cls(model, tokenizer, prompt, load_ontology(), batch_size=batch_size, weights=weights, copying=copying)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of weights, prompt, reader and budget."""
-        return fingerprint([self._weights, self._prompt.fingerprint, self._reader.fingerprint, self._max_tokens])
+        """Fingerprint of weights, prompt, reader, budget and decoding."""
+        decided = [self._weights, self._prompt.fingerprint, self._reader.fingerprint, self._max_tokens]
+        return fingerprint([*decided, self._copying.fingerprint if self._copying else ""])
 
     def extract(self, text: str, context: str | None = None) -> SentenceResult:
         """Read one sentence."""
@@ -101,17 +109,21 @@ class StudentEngine:
         found: list[tuple[str, int]] = [("", 0)] * len(prompts)
         for start in range(0, len(order), self._batch_size):
             numbers = order[start : start + self._batch_size]
-            for number, reply in zip(numbers, self._generate([prompts[n] for n in numbers]), strict=True):
+            texts = [asked[number][0] for number in numbers]
+            for number, reply in zip(numbers, self._generate([prompts[n] for n in numbers], texts), strict=True):
                 found[number] = (self._tokenizer.decode(reply, skip_special_tokens=True), len(reply))
         self._model.train(training)
         return found
 
-    def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
+    def _generate(self, prompts: list[list[int]], texts: list[str]) -> list[list[int]]:
         end, padding, device = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id, self._model.device
         padding = end if padding is None else padding
         width = max(map(len, prompts))
         ids_BT = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=device)
         mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        constrained = []
+        if self._copying is not None and self._decoder is not None:
+            constrained = [self._decoder.processor([self._copying.grammar(text) for text in texts], width)]
         written_BT = self._model.generate(
             input_ids=ids_BT,
             attention_mask=mask_BT,
@@ -119,6 +131,7 @@ class StudentEngine:
             do_sample=False,
             eos_token_id=end,
             pad_token_id=padding,
+            logits_processor=constrained,
         )
         replies = written_BT[:, width:].tolist()
         return [reply[: reply.index(end)] if end in reply else reply for reply in replies]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from medfilip.extraction.names import tokens
 from medfilip.findings.finding import Alignment
 
-_NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _MEASURE = re.compile(
     r"(\d+(?:\.\d+)?)(?:\s*(?:x|by)\s*\d+(?:\.\d+)?)*\s*-?(mm|cm|millimet\w+|centimet\w+)\b", re.IGNORECASE
 )
@@ -138,8 +138,8 @@ def _millimetres(match: re.Match[str]) -> list[float]:
 def number(words: str) -> int | None:
     """Return the number that words name, from one to ninety-nine in digits, to twelve in letters."""
     text = words.lower()
-    if text in _NUMBER_WORDS:
-        return _NUMBER_WORDS.index(text) + 1
+    if text in NUMBER_WORDS:
+        return NUMBER_WORDS.index(text) + 1
     return int(text) if text.isascii() and text.isdigit() and 1 <= int(text[:3]) <= 99 else None
 
 
@@ -155,6 +155,6 @@ def find_measure(sentence: str, mention: Span, size_mm: float) -> Span | None:
 
 def find_count(sentence: str, mention: Span, count: int) -> Span | None:
     """Return where a number of things stands, in digits or in words."""
-    words = [str(count), *_NUMBER_WORDS[count - 1 : count]]
+    words = [str(count), *NUMBER_WORDS[count - 1 : count]]
     pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(words)})(?![\w.])(?!\s*(?:mm|cm)\b)", re.IGNORECASE)
     return nearest((Span(match.start(), match.end()) for match in pattern.finditer(sentence)), mention)

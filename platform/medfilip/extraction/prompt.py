@@ -59,6 +59,8 @@ class PromptTemplate(BaseModel):
     version: str
     max_sentence_characters: int = Field(ge=1)
     max_context_characters: int = Field(ge=1)
+    copying: bool = False
+    """Whether replies are decoded under grammars that can only quote (`medfilip.extraction.copying`)."""
     instructions: str
     examples: tuple[Example, ...]
 

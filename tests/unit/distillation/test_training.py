@@ -166,6 +166,7 @@ def test_the_command_writes_a_model_that_names_its_prompt(
     assert count_tokens(vllm.model, "a", task=task) < 30 < count_tokens(vllm.model, "a")
     config = json.loads((folder / "config.json").read_text())
     before = vllm_fingerprint(vllm)
+    (folder / "hashes.json").unlink()  # with it, what follows would be refused
     (folder / "config.json").write_text(json.dumps(config | {"medfilip_prompt": PROMPT_VERSION}))
     assert vllm_fingerprint(vllm) != before
     (folder / "config.json").write_text(json.dumps(config | {"medfilip_prompt": "student-v9"}))

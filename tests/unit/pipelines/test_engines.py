@@ -8,11 +8,13 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings, to_yaml
+from medfilip.distillation.shipped import SHIPPED
 from medfilip.extraction.prompt import load_prompt
 from medfilip.extraction.tiny_llm import make_tiny_llm
 from pipelines.engines import openai_extractor
-from pipelines.extract import ExtractSettings
+from pipelines.extract import ExtractSettings, _extractor_versions, _extractors, _model_counts
 from pipelines.llm_settings import OpenaiSettings, VllmSettings
+from pipelines.llm_task import EXTRACTION
 from pipelines.vllm_plan import count_tokens, engine_arguments, fits_model, vllm_fingerprint
 
 ENDPOINT = OpenaiSettings(base_url="http://127.0.0.1:1/v1", model="m")
@@ -94,3 +96,28 @@ def test_what_does_not_fit_the_model_is_known_before_the_engine(tiny: VllmSettin
         assert fits_model(text, None, settings=settings, budget=64, prefix_tokens=prefix) is fits
     too_long = "a" * (load_prompt().max_sentence_characters + 1)
     assert not fits_model(too_long, None, settings=tiny, budget=64, prefix_tokens=prefix)
+
+
+def test_a_student_only_fills_the_review_queue_unless_told_otherwise(tiny: VllmSettings) -> None:
+    def counts(*overrides: str) -> bool:
+        return _model_counts(load_settings(ExtractSettings, "extract", overrides=["reports=/x", *overrides]))
+
+    assert not counts("engine=auto") and not counts(f"vllm.model={SHIPPED}")
+    assert counts("auto.doubtful=model") and counts(f"vllm.model={tiny.model}") and counts("auto.model=openai")
+    assert not counts(f"vllm.model={tiny.model}", "auto.doubtful=rules")
+
+
+def test_who_counts_changes_the_run(tiny: VllmSettings) -> None:
+    names = set()
+    for doubtful in ("auto", "model", "rules"):
+        overrides = ["reports=/x", "engine=auto", f"vllm.model={tiny.model}", f"auto.doubtful={doubtful}"]
+        settings = load_settings(ExtractSettings, "extract", overrides=overrides)
+        names.add(_extractor_versions(settings, _extractors(settings))["extractor"])
+    assert len(names) == 2, "a general model counts unless told otherwise"
+
+
+def test_without_a_model_the_shipped_one_reads_and_the_screen_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load_settings(ExtractSettings, "extract", overrides=["reports=/x", "engine=vllm"])
+    shipped = vllm_fingerprint(VllmSettings(model=str(SHIPPED)), EXTRACTION)
+    assert [extractor.fingerprint for extractor in _extractors(settings)] == [shipped]
+    assert "synthetic sentences" in " ".join(capsys.readouterr().out.split())

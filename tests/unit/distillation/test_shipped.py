@@ -1,0 +1,69 @@
+"""The student that comes with the package: pinned by hashes, honest about itself, and good on other sentences."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.distillation.card import CARD, FACTS, add_metrics
+from medfilip.distillation.dataset import Row
+from medfilip.distillation.quality import Gate, Gold, measure, read_with_rules, require_quality
+from medfilip.distillation.shipped import SHIPPED, shipped_student, verify_student
+from medfilip.extraction.prompt import STUDENT_PROMPT, prompt_version
+from medfilip.extraction.reply import ReplyReader
+from medfilip.findings.ontology import load_ontology
+from pipelines.llm_settings import VllmSettings
+from pipelines.vllm_plan import vllm_fingerprint
+
+SENTENCES = 240
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED, tmp_path / "mini"))
+
+
+def test_it_is_whole_and_says_what_it_is() -> None:
+    assert shipped_student() == SHIPPED and prompt_version(str(SHIPPED)) == STUDENT_PROMPT
+    facts = json.loads((SHIPPED / FACTS).read_text())
+    assert facts["data"]["synthetic"] == "true"
+    card = (SHIPPED / CARD).read_text()
+    assert "Research use only" in card and "synthetic sentences alone" in card
+    assert facts["fingerprint"] in card and "challenge category_f1" in card
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"])
+def test_a_changed_file_is_refused(copied: Path, file: str) -> None:
+    with (copied / file).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(MedfilipError, match=file) as caught:
+        verify_student(copied)
+    assert caught.value.code is ErrorCode.CHECKPOINT_INVALID
+    with pytest.raises(MedfilipError, match=file):
+        vllm_fingerprint(VllmSettings(model=str(copied)))
+
+
+def test_scores_are_added_without_another_fingerprint(copied: Path) -> None:
+    before = json.loads((copied / FACTS).read_text())["fingerprint"]
+    assert add_metrics(copied, {"here f1": 0.5}) == before
+    verify_student(copied)
+    assert "| here f1 | 0.5 |" in (copied / CARD).read_text()
+
+
+def test_it_passes_its_gate_on_sentences_of_another_seed(rows: list[Row]) -> None:
+    pytest.importorskip("llguidance")
+    from medfilip.distillation.replying import StudentEngine
+
+    reader = ReplyReader(load_ontology())
+    gold = [
+        Gold(((row.text, row.context),), tuple(reader.read(row.reply, row.text).findings), row.phenomenon)
+        for row in rows[:SENTENCES]
+    ]
+    engine = StudentEngine.load(SHIPPED, batch_size=64)
+    student = measure("student", engine.extract_many, gold, resamples=10)
+    require_quality(student, measure("rules", read_with_rules, gold, resamples=10), Gate(valid=0.999, grounded=0.999))
+    assert student.category_f1 > 0.95
