@@ -155,8 +155,8 @@ def _read_the_rest(demo: Demo, reports: str, corpus: Path, extracted: Outcome) -
         counts, seconds = read.manifest.counts, read.manifest.seconds["vllm"]
         without, with_model = (metrics["certainty_f1"] for metrics in scores)
         result.append(
-            f"{counts['sentences_doubtful']} doubtful and {counts['sentences_audited']} settled sentences in "
-            f"{seconds:.0f} s with the engine's start; F1 {without:.3f} by rules, {with_model:.3f} with the model"
+            f"{counts['sentences_doubtful']} doubtful, {counts['sentences_audited']} other sentences in {seconds:.0f} s, "
+            f"engine start included; F1 {with_model:.3f}, rules {without:.3f}"
         )
 
 
