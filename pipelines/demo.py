@@ -153,10 +153,11 @@ def _read_the_rest(demo: Demo, reports: str, corpus: Path, extracted: Outcome) -
             for run in (extracted, read)
         ]
         counts, seconds = read.manifest.counts, read.manifest.seconds["vllm"]
+        doubtful, audited = counts["sentences_doubtful"], counts["sentences_audited"]
         without, with_model = (metrics["certainty_f1"] for metrics in scores)
         result.append(
-            f"{counts['sentences_doubtful']} doubtful, {counts['sentences_audited']} other sentences in {seconds:.0f} s, "
-            f"engine start included; F1 {with_model:.3f}, rules {without:.3f}"
+            f"{doubtful} doubtful, {audited} other sentences in {seconds:.0f} s, engine start included; "
+            f"F1 {with_model:.3f}, rules {without:.3f}"
         )
 
 
