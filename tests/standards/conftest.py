@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from medfilip.standards.source import part10
 
 STANDARD = "MEDFILIP_DICOM_STANDARD"
-"""Names a folder with the DICOM standard as `dicom-validator` keeps it (``pip install dicom-validator``; it downloads an
-edition by itself); where it is set, every object is checked by that too."""
+"""Names a folder with the DICOM standard as `dicom-validator` keeps it (``pip install dicom-validator``; it downloads
+an edition by itself); where it is set, every object is checked by that too."""
 
 
 @pytest.fixture
