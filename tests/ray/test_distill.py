@@ -58,7 +58,7 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
         f"findings={extracted.location}", f"gold={tmp_path / 'gold.jsonl'}", "gold_test_share=0.4", "synthetic=2000",
         "test_rows=8", "quiet=true", f"root={tmp_path / 'runs'}", *(f"train.{item}" for item in MICRO),
     )  # fmt: skip
-    with pytest.raises(MedfilipError, match=r"valid replies is .* below 0\.980\. The student is not") as caught:
+    with pytest.raises(MedfilipError, match=r"below 0\.9\d+\. The student is not published") as caught:
         distill(arguments)
     assert caught.value.code is ErrorCode.QUALITY_TOO_LOW and "gate.valid" in (caught.value.fix or "")
     assert not list(tmp_path.glob("runs/distill-*/*/manifest.json")) and not list(tmp_path.glob("runs/*/*/model"))
@@ -84,7 +84,7 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
     assert manifest.metrics["gold_f1"] == scores["gold"]["student"]["f1"]
     assert manifest.metrics["gold_rules_f1"] == scores["gold"]["other"]["f1"]
 
-    with pytest.raises(MedfilipError, match="share of valid replies"):
+    with pytest.raises(MedfilipError, match=r"below 0\.9\d+\."):
         distill(arguments)  # it is finished, yet not as good as now asked for
     loads_as_a_student(folder / "model")
 
@@ -96,4 +96,4 @@ def loads_as_a_student(model: Path) -> None:
     assert prompt_version(str(model)) == STUDENT_PROMPT
     facts = json.loads((model / "medfilip.json").read_text())
     assert facts["fingerprint"] in (model / "README.md").read_text() and "teacher_f1" in facts["metrics"]
-    assert StudentEngine.load(model).extract("small effusion").raw_reply is not None
+    assert (StudentEngine.load(model).extract("small effusion").output_tokens or 0) > 0
