@@ -229,7 +229,7 @@ def make_default_model(
     out: Annotated[Path | None, typer.Option(help="Where to write it; by default into the package.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Train the small synthetic checkpoint of the package again; an hour on two cores."""
+    """Train the small synthetic checkpoint of the package again; an hour or so on two cores."""
     from pipelines.default_model import make_default_model as make
 
     guarded(lambda: Console(highlight=False).print(f"written   {make(root, out)}"), debug=debug)

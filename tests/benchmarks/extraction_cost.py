@@ -9,8 +9,9 @@ synthetic reports. Savings are added one by one:
   ``distinct_sentences`` extrapolates; the corpus as it is stands beside it;
 - *rules first*: only those that the rules doubt, and the audit sample of 2 %;
 - *prefix cache*: instructions and examples, the same for all, are computed once;
-- *compact reply*: lists of strings instead of keys;
-- *student*: the prompt of a distilled model, which needs no instructions.
+- *compact reply*: lists of strings instead of keys.
+
+Beside them stand the tokens of a sentence for a distilled model, whose prompt has no instructions.
 
 Throughput: a bf16 model on H100 SXM, by its data sheet 989 TFLOP/s (dense) and 3.35 TB/s (NVIDIA, *H100 Tensor Core
 GPU*, 2023). Reading a prompt takes 2 FLOP a weight and token at ``MFU`` of the first; writing takes one pass over the

@@ -9,6 +9,7 @@ import torch
 from medfilip import ErrorCode, MedfilipError
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
+from medfilip.model import diagnoser as diagnoser_module
 from medfilip.model.calibration import Calibration, Platt
 from medfilip.model.checkpoint import Versions, save_checkpoint
 from medfilip.model.diagnoser import Diagnoser
@@ -65,6 +66,16 @@ def test_prompts_are_embedded_once(diagnoser, monkeypatch):
     monkeypatch.setattr(diagnoser.model, "encode_text", None)
     again = diagnoser.encode_labels(LABELS)
     assert np.array_equal(first.positive_LD, again.positive_LD) and first.fingerprint == again.fingerprint
+
+
+def test_banks_are_kept_up_to_a_number_of_them(diagnoser, monkeypatch):
+    monkeypatch.setattr(diagnoser_module, "_CACHED_BANKS", 2)
+    first = diagnoser.encode_labels(["mass"])
+    assert diagnoser.encode_labels(("mass",)) is first
+    for label in ("nodule", "edema", "mass"):
+        diagnoser.encode_labels([label])
+    again = diagnoser.encode_labels(["mass"])
+    assert again is not first and again.fingerprint == first.fingerprint
 
 
 def test_scoring_leaves_the_model_as_it_was(diagnoser):
