@@ -14,11 +14,13 @@ from rich.table import Table
 from medfilip.core.settings import ENVIRONMENT_PREFIX, Settings, known_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pipelines.job import Outcome
 
 _STAGES_SHOWN = 8
+_FAMILIES = ("ungrounded",)
+"""First words of counts that are reasons of one thing, and are told in one row."""
 
 
 def as_typed(command: str) -> str:
@@ -53,6 +55,19 @@ def _times(seconds: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
 
 
+def _counts(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of counts; of a family there is one row, where its first member stands."""
+    for name, count in counts.items():
+        family = name.partition("_")[0]
+        if family not in _FAMILIES:
+            yield name.replace("_", " "), f"{count:,}"
+            continue
+        members = {other: n for other, n in counts.items() if other.startswith(f"{family}_")}
+        if name == next(iter(members)):
+            ranked = sorted(members.items(), key=lambda item: -item[1])
+            yield family, ", ".join(f"{n:,} × {other.removeprefix(f'{family}_')}" for other, n in ranked)
+
+
 def print_outcome(job: str, outcome: Outcome) -> None:
     """Print what a run published, what it refused and why, and what to do next."""
     manifest = outcome.manifest
@@ -61,10 +76,10 @@ def print_outcome(job: str, outcome: Outcome) -> None:
     table.add_column(overflow="fold")
     for name, entry in manifest.datasets.items():
         if name != "rejected":  # told below, by reason
-            table.add_row(name, f"{entry.rows:,} rows in {len(entry.shards)} shards")
-    for name, count in manifest.counts.items():
-        if name not in manifest.datasets:
-            table.add_row(name.replace("_", " "), f"{count:,}")
+            shards = len(entry.shards)
+            table.add_row(name, f"{entry.rows:,} rows in {shards} shard{'s' * (shards != 1)}")
+    for name, told in _counts({name: n for name, n in manifest.counts.items() if name not in manifest.datasets}):
+        table.add_row(name, told)
     for code, count in manifest.rejected.items():
         table.add_row("rejected", f"{count:,} × {code}", style="yellow")
     for name, value in manifest.metrics.items():

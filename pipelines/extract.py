@@ -169,6 +169,9 @@ def _has_finished(root: Location, spec: RunSpec) -> bool:
 def _outcome(extract: Run, *, already_finished: bool = False) -> Outcome:
     assert extract.manifest is not None
     steps = [f"medfilip inject findings={extract.location} images=INGEST_RUN"]
+    queue = extract.manifest.datasets.get("review_queue")
+    if queue is not None and queue.rows:
+        steps.append(f"medfilip review {extract.location}")
     if RETRIED.intersection(extract.manifest.rejected):
         steps.append("the same command with --retry-rejected reads only the sentences whose engine failed")
     if "engine_quarantined" in extract.manifest.rejected:
