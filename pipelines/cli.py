@@ -53,23 +53,29 @@ _EVALUATIONS = {
     "ablation": "ablation",
 }
 """What `medfilip evaluate` can measure: the word behind it, and its job."""
+_TYPED = "medfilip.typed"
 
 
 class JobCommand(TyperCommand):
     """A subcommand whose help ends with its settings; they are loaded only when help is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words that were typed: help may be asked for behind one of them."""
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the usual help, then key, default and meaning of every setting."""
         from pipelines.console import settings_table
 
         super().format_help(ctx, formatter)
-        name = (self.name or "").replace("-", "_")
-        Console().print(settings_table(_settings_of(name), name))
-        if name == "evaluate":
-            for word, job in _EVALUATIONS.items():
-                if job != name:
-                    Console().print(f"\n[bold]evaluate {word}[/]")
-                    Console().print(settings_table(_settings_of(job), job))
+        name, console = (self.name or "").replace("-", "_"), Console()
+        if name != "evaluate":
+            console.print(settings_table(_settings_of(name), name))
+            return
+        for word in [word for word in ctx.meta.get(_TYPED, ()) if word in _EVALUATIONS] or _EVALUATIONS:
+            console.print(f"\n[bold]evaluate {word}[/]")
+            console.print(settings_table(_settings_of(_EVALUATIONS[word]), _EVALUATIONS[word]))
 
 
 def _settings_of(command: str) -> type[Settings]:

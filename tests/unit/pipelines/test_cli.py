@@ -46,6 +46,13 @@ def test_job_help_lists_settings_with_defaults() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
+def test_help_behind_a_kind_of_evaluation_tells_that_kind_alone() -> None:
+    told, one = medfilip_here("evaluate", "--help").stdout, medfilip_here("evaluate", "extraction", "--help").stdout
+    tables = ("MEDFILIP_EVALUATE__KEY", "MEDFILIP_EVALUATE_EXTRACTION__KEY", "MEDFILIP_ABLATION__KEY")
+    assert all(table in told for table in tables)
+    assert [table in one for table in tables] == [False, True, False]
+
+
 def test_serve_help_lists_its_settings() -> None:
     text = medfilip_here("serve", "--help").stdout
     assert "encoder.max_batch_size" in text and "MEDFILIP_SERVE__KEY" in text and "MEDFILIP_API_KEYS" in text
