@@ -3,7 +3,7 @@
 These are the definitions, on whole matrices and differentiable by autograd; `medfilip.model.contrastive` computes the
 same values and gradients block by block and over several processes, and is tested against them.
 
-Legend of tensor names: N images, T texts, both of the **global** batch.
+Legend of tensor names: N images, T texts, both of the **global** batch; R pairs of texts that are ranked.
 """
 
 from __future__ import annotations
@@ -77,6 +77,15 @@ def soft_infonce(logits_NT: Tensor, target_NT: Tensor, mask_NT: Tensor) -> Tenso
 def infonce(logits_NT: Tensor, own_NT: Tensor) -> Tensor:
     """CLIP's objective with several texts an image: own texts are positives, all others negatives (the baseline)."""
     return soft_infonce(logits_NT, own_NT, torch.ones_like(logits_NT))
+
+
+def ranking(own_R: Tensor, altered_R: Tensor) -> Tensor:
+    """Sum of log(1 + exp(altered − own)) over pairs of logits of one image (Burges et al., ICML 2005).
+
+    Its gradient depends on how far the two lie apart, not on how alike their targets are: it goes on where a soft
+    target of .9 beside one of 1 has nothing left to teach.
+    """
+    return functional.softplus(altered_R - own_R).sum()
 
 
 def focus_weights(

@@ -4,7 +4,7 @@ What a batch holds depends only on (seed, epoch, unit): which images of a study 
 texts are drawn, how the images are augmented, which texts are altered. It does not depend on the process that builds
 it.
 
-Legend of tensor names: I images, N units (studies, or single images), S side, F findings, T texts.
+Legend of tensor names: I images, N units (studies, or single images), S side, F findings, T texts, R ranked pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.findings.codes import CERTAINTIES, Codebook
+from medfilip.findings.codes import CERTAINTIES, NONE, Codebook
 from medfilip.findings.mirror import can_mirror, mirror_code, mirror_text
 from medfilip.findings.ontology import Ontology
 from medfilip.knowledge.inject import InjectionMode, training_texts
@@ -28,7 +28,7 @@ from medfilip.knowledge.wordings import wordings
 from medfilip.model.tokenizer import Tokens
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.tables import VIEWS
-from medfilip.training.hard_negatives import alterations
+from medfilip.training.hard_negatives import alterations, changed_slot, outranks
 from medfilip.training.images import ImageSource
 from medfilip.training.order import draw
 from medfilip.training.pairs import Columns, Ints, Statement
@@ -60,6 +60,8 @@ class Batch:
         Drawn texts, and the finding that each one tells.
     finding_texts
         The canonical text of each finding: what ``text_cosine`` compares.
+    ranked_R3
+        int64, of each pair that is ranked: unit, its own text, and the altered text that must score lower.
     augmented
         Whether the images are to be augmented.
     tokens
@@ -76,6 +78,7 @@ class Batch:
     texts: list[str]
     told_T: Tensor
     finding_texts: list[str]
+    ranked_R3: Tensor
     augmented: bool
     tokens: Tokens | None = None
 
@@ -114,6 +117,7 @@ class PairSet:
         self._texts, self._images = texts, images
         self._altered: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self.count_S = _counts(columns)
+        self.severities = _told_severities(columns)
         missing = {i for statement in columns.statements for i in statement.text_ids if i not in texts}
         if missing:
             raise MedfilipError(
@@ -192,6 +196,15 @@ def _counts(columns: Columns) -> Ints:
     return np.bincount(kind_S[columns.statement_F], minlength=len(number))[kind_S] if len(kind_S) else kind_S
 
 
+def _told_severities(columns: Columns) -> Mapping[int, frozenset[int]]:
+    """Return the severities that statements tell of each category."""
+    told: dict[int, set[int]] = {}
+    for statement in columns.statements:
+        severity = statement.code["severity"]
+        told.setdefault(statement.code["category"], set()).update({severity} - {NONE})
+    return {category: frozenset(found) for category, found in told.items()}
+
+
 @dataclass
 class _Draft:
     """A batch while it is being drawn."""
@@ -211,6 +224,7 @@ class _Draft:
     told: list[int] = field(default_factory=list)
     told_texts: list[str] = field(default_factory=list)
     altered: list[tuple[Mapping[str, Any], str]] = field(default_factory=list)
+    ranked: list[tuple[int, int, int]] = field(default_factory=list)
 
     def add(self, unit: int) -> None:
         """Draw images and texts of a unit."""
@@ -225,13 +239,17 @@ class _Draft:
         self.views.append(views.pop() if len(views) == 1 else _EVERY_VIEW)
         codes = [mirror_code(item.code) if flipped else item.code for item in statements]
         drawn = dict(self._drawn_texts(unit, statements, flipped=flipped))
+        own = {item: len(self.texts) + at for at, item in enumerate(drawn)}
         self.told += [len(self.codes) + item for item in drawn]
         self.texts += drawn.values()
         self.codes += codes
         self.told_texts += [self._canonical(item, flipped=flipped) for item in statements]
         self.owners += [position] * len(codes)
         if self.training and drawn and self.settings.hard_negatives:
-            self._alter(unit, codes, drawn)
+            for item, code, text in self._altered(unit, codes, drawn):
+                if outranks(codes[item], code, codes):
+                    self.ranked.append((position, own[item], len(self.altered)))
+                self.altered.append((code, text))
 
     def batch(self, pixels_I1SS: Tensor) -> Batch:
         """Return what was drawn."""
@@ -249,6 +267,9 @@ class _Draft:
             self.texts + [text for _, text in self.altered],
             torch.tensor(self.told + list(range(own, len(codes))), dtype=torch.int64),
             self.told_texts + [text for _, text in self.altered],
+            torch.tensor(
+                [(unit, text, len(self.texts) + altered) for unit, text, altered in self.ranked], dtype=torch.int64
+            ).reshape(-1, 3),
             self.training,
         )
 
@@ -292,24 +313,30 @@ class _Draft:
                 number = self._draw("variant", unit, item) if self.training else 0
                 yield item, variants[number % len(variants)]
 
-    def _alter(self, unit: int, codes: Sequence[Mapping[str, Any]], drawn: Mapping[int, str]) -> None:
-        """Alter findings that a text was drawn for."""
-        candidates = [(item, code) for item in drawn for code in alterations(codes[item], self.pairs.codebook)]
+    def _altered(
+        self, unit: int, codes: Sequence[Mapping[str, Any]], drawn: Mapping[int, str]
+    ) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+        """Alter findings that a text was drawn for; yields which one, its new codes and their text."""
+        severities = self.pairs.severities
+        candidates = [
+            (item, code)
+            for item in drawn
+            for code in alterations(codes[item], self.pairs.codebook, severities[codes[item]["category"]])
+        ]
         generator = np.random.default_rng(self._draw("alter", unit))
         count = min(self.settings.hard_negatives, len(candidates))
         if not count:
             return
-        # Of the other side, the other severity and the opposite, each as often: denials have an opposite alone, and
+        # Of the other side, another severity and the opposite, each as often: denials have an opposite alone, and
         # most findings are denials.
-        changed = [next(slot for slot in code if code[slot] != codes[item][slot]) for item, code in candidates]
+        changed = [changed_slot(codes[item], code) for item, code in candidates]
         weights = np.array([1 / changed.count(slot) for slot in changed])
         for at in generator.choice(len(candidates), count, replace=False, p=weights / weights.sum()):
             item, code = candidates[at]
-            other_side = code["laterality"] != codes[item]["laterality"]
             # Words that codes do not hold (a pattern, a size) stay as they are where only the side changes.
-            mirrored = mirror_text(drawn[item]) if other_side else None
+            mirrored = mirror_text(drawn[item]) if changed[at] == "laterality" else None
             texts = (mirrored,) if mirrored else self.pairs.altered_texts(code)
-            self.altered.append((code, texts[int(generator.integers(len(texts)))]))
+            yield item, code, texts[int(generator.integers(len(texts)))]
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ class TrainSettings(Settings):
     hard_negatives: int = Field(
         default=2, ge=0, le=50, description="altered texts for one study in one step: other side, severity, opposite"
     )
+    ranking: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="weight of ranking a finding above itself with another side or severity (soft objectives); 0: off",
+    )
     learning_rate: float = Field(default=2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     backbone_rate: float = Field(
         default=1.0, ge=0, le=1, description="factor of the learning rate of pretrained backbones; 0 freezes them"

@@ -1,7 +1,7 @@
 """One optimisation step as a function of model, batch and settings; nothing here knows where it runs.
 
-Legend of tensor names: I images, N studies, T texts, U distinct texts, F findings, D joint dimension. What is counted
-over all processes is called ``everyone``; the rest is this process's own.
+Legend of tensor names: I images, N studies, T texts, U distinct texts, F findings, R ranked pairs, D joint dimension.
+What is counted over all processes is called ``everyone``; the rest is this process's own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch.distributed.tensor import DTensor
 from medfilip.findings.codes import Codebook
 from medfilip.findings.ontology import Ontology
 from medfilip.model.contrastive import Groups, LossSettings, Targets, contrastive_loss
-from medfilip.model.distributed import World, gather, largest, lengths, sum_gradients
+from medfilip.model.distributed import World, gather, largest, lengths, sum_gradients, total
 from medfilip.model.dual_encoder import DualEncoder
+from medfilip.model.objectives import ranking
 from medfilip.model.tokenizer import Tokenizer, Tokens
 from medfilip.similarity.codes import FindingTensors
 from medfilip.similarity.tables import VIEWS, SimilarityTables, SimilarityWeights, build_tables
@@ -42,6 +43,8 @@ class Task:
     ----------
     embed
         The frozen text encoder of ``text_cosine``.
+    ranking
+        Weight of `medfilip.model.objectives.ranking`, of which the mean over all pairs is added.
     """
 
     loss: LossSettings
@@ -49,6 +52,7 @@ class Task:
     tables: SimilarityTables
     augment: AugmentSettings
     embed: Embed | None = None
+    ranking: float = 0.0
 
     @classmethod
     def of(
@@ -64,7 +68,9 @@ class Task:
         if silence_C is not None:
             tables = replace(tables, silence_C=silence_C)
         loss = LossSettings(settings.objective, settings.exchange, settings.loss_chunk, settings.focus)
-        return cls(loss, settings.similarity, tables.to(device), settings.augment)
+        # The authors' objective and the baseline stay what they are.
+        ranked = settings.ranking if settings.objective.startswith("soft_") else 0.0
+        return cls(loss, settings.similarity, tables.to(device), settings.augment, ranking=ranked)
 
 
 def batch_loss(model: DualEncoder, batch: Batch, task: Task, world: World, *, bf16: bool = False) -> Tensor:
@@ -254,6 +260,7 @@ class _Prepared:
     tokens: Tokens
     targets: Targets
     groups: Groups
+    ranked_R3: Tensor
     task: Task
     world: World
     bf16: bool
@@ -266,7 +273,8 @@ class _Prepared:
         targets, groups = _targets(batch, task, world, device)
         # On the host, since parts are cut there: the images of study n are [starts[n], starts[n + 1]).
         starts = [0, *torch.bincount(batch.unit_I, minlength=len(batch)).cumsum(0).tolist()]
-        return cls(model, pixels_I1SS, starts, batch.unit_I.to(device), tokens, targets, groups, task, world, bf16)
+        ranked_R3, unit_I = batch.ranked_R3.to(device), batch.unit_I.to(device)
+        return cls(model, pixels_I1SS, starts, unit_I, tokens, targets, groups, ranked_R3, task, world, bf16)
 
     @property
     def distinct(self) -> int:
@@ -298,7 +306,15 @@ class _Prepared:
         """Compute the loss of the global batch from this process's embeddings."""
         text_TD = text_UD[self.tokens.position_T]
         scale, bias = self.model.scale(), self.model.bias
-        return contrastive_loss(image_ND, text_TD, scale, bias, self.targets, self.task.loss, self.world, self.groups)
+        loss = contrastive_loss(image_ND, text_TD, scale, bias, self.targets, self.task.loss, self.world, self.groups)
+        return loss + self.task.ranking * self._ranking(image_ND, text_TD, scale) if self.task.ranking else loss
+
+    def _ranking(self, image_ND: Tensor, text_TD: Tensor, scale: Tensor) -> Tensor:
+        """Return the mean over everyone's ranked pairs; each process holds the gradient of its own."""
+        unit_R, own_R, altered_R = self.ranked_R3.unbind(dim=1)
+        own, altered = (scale * (image_ND[unit_R] * text_TD[at_R]).sum(dim=1) for at_R in (own_R, altered_R))
+        part = ranking(own, altered) / total(scale.new_tensor(float(len(unit_R))), self.world).clamp(min=1)
+        return part + (total(part.detach().clone(), self.world) - part.detach())
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.pixels_I1SS.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -154,6 +154,18 @@ def test_altered_texts_belong_to_nobody_and_differ_from_what_they_alter():
     assert not (pairs.batch(range(10), epoch=0, settings=SETTINGS, training=False).owner_F == 10).any()
 
 
+def test_ranked_pairs_differ_in_side_or_severity_of_one_finding():
+    pairs = train_data().train
+    batch = pairs.batch(range(10), epoch=0, settings=settings(hard_negatives=3))
+    assert len(batch.ranked_R3)
+    for unit, own, altered in batch.ranked_R3.tolist():
+        finding, other = (batch.findings[batch.told_T[[at]]] for at in (own, altered))
+        assert batch.owner_F[batch.told_T[own]] == unit and batch.owner_F[batch.told_T[altered]] == len(batch)
+        assert finding.category_T == other.category_T and finding.certainty_T == other.certainty_T
+        assert (finding.severity_T != other.severity_T) ^ (finding.laterality_T != other.laterality_T)
+    assert not len(pairs.batch(range(10), epoch=0, settings=SETTINGS, training=False).ranked_R3)
+
+
 def test_variants_are_all_drawn_over_the_epochs_and_limited_in_number():
     pairs, chosen = train_data().train, settings(hard_negatives=0)
     texts = Counter(text for epoch in range(80) for text in pairs.batch([0], epoch=epoch, settings=chosen).texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from transformers import ViTConfig, ViTModel
@@ -13,6 +15,7 @@ from medfilip.training.loop import build_model
 from medfilip.training.step import (
     Task,
     accumulate,
+    augmented,
     batch_loss,
     clip_gradients,
     make_optimizer,
@@ -49,6 +52,26 @@ def test_repeating_a_batch_lowers_its_loss(objective):
     batch = data.train.batch(range(8), epoch=0, settings=chosen)
     losses = [train_step(model, batch, optimizer, task, chosen, progress=0.3, world=World())[0] for _ in range(15)]
     assert losses[-1] < losses[0] * 0.9
+
+
+def test_ranking_adds_the_mean_over_ranked_pairs_to_soft_objectives_alone():
+    chosen, data = settings(hard_negatives=3), train_data()
+    model = build_model(chosen, data, World())
+    batch = data.train.batch(range(8), epoch=0, settings=chosen)
+    assert len(batch.ranked_R3) > 1
+
+    def loss(**changes):
+        with torch.no_grad():
+            return float(batch_loss(model, batch, Task.of(settings(**changes), data.ontology), World()))
+
+    with torch.no_grad():
+        image_ND = model.encode_image(augmented(batch, chosen.augment, "cpu"), batch.unit_I, len(batch))
+        text_TD = model.encode_text(batch.texts)
+        logits_NT = model.scale() * image_ND @ text_TD.T
+    apart = [float(logits_NT[unit, altered] - logits_NT[unit, own]) for unit, own, altered in batch.ranked_R3.tolist()]
+    expected = sum(math.log1p(math.exp(value)) for value in apart) / len(apart)
+    assert loss(ranking=2.0) - loss(ranking=0.0) == pytest.approx(2 * expected, rel=1e-4)
+    assert loss(ranking=2.0, objective="infonce") == loss(ranking=0.0, objective="infonce")
 
 
 def test_bfloat16_stays_close():
