@@ -1,7 +1,7 @@
 """Distill: findings of sentences, gold and generated sentences → a small language model that extracts.
 
 The training set holds every sentence once, its readings checked, compared and balanced; the student is trained by Ray
-Train in one process, measured on sentences that were held out, and published only if it passes the gate.
+Train, measured on sentences that were held out, and published only if it passes the gate.
 """
 
 from __future__ import annotations
@@ -84,8 +84,6 @@ class DistillJobSettings(GroupSettings):
     def _check(self) -> DistillJobSettings:
         if not (self.findings or self.gold or self.synthetic):
             raise ValueError("give something to learn from: findings, gold or synthetic")
-        if self.workers != 1 or self.min_workers is not None:
-            raise ValueError("a student is trained in one process: leave workers and min_workers out")
         return self
 
     @property

@@ -79,7 +79,7 @@ def rows_of(one: Taught, staging: Path) -> tuple[dict[str, tuple[str, str]], dic
     ("overrides", "told"),
     [
         ((), "give something to learn from"),
-        (("synthetic=10", "workers=2"), "trained in one process"),
+        (("synthetic=10", "workers=2", "min_workers=3"), "min_workers=3 is above workers=2"),
         (("synthetic=10", "train.lora_rank=2"), "lora_rank needs 'base'"),
         (("synthetic=10", "test_share=0"), "test_share"),
         (("synthetic=10", "teacher=chief"), "teacher"),
