@@ -1,8 +1,8 @@
-"""The training set of `pipelines.distill`: what extract runs, gold files and the generator say → one file of rows.
+"""The training set of `pipelines.distill`: what extract runs, gold, phantoms and the generator say → a file of rows.
 
 The findings of sentences are read from the findings cache beside an extract run (``<root>/sentence_findings``), where
 every engine keeps all it read: also that a sentence states nothing, and what rules doubt. Ranges of sentences and
-blocks of the generator are read on the cluster; the driver joins their rows.
+blocks of the generator are read on the cluster, parts of phantom corpora too; the driver joins their rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from medfilip.storage.manifest import Manifest, Shard, read_manifest
 from medfilip.storage.run import Run
 from medfilip.storage.schemas import SENTENCES
 from medfilip.storage.shards import read_shard
+from pipelines.distill_phantom import Corpus, CorpusPart
 from pipelines.findings_cache import FindingsCache
 from pipelines.runtime import Progress, map_parts
 from pipelines.settle import choose_readings
@@ -99,7 +100,7 @@ class Taught:
 
 @dataclass(frozen=True)
 class Part:
-    """What one task reads: a range of the sentences of a run, or a block of the generator."""
+    """What one task reads: a range of the sentences of a run, some phantom reports, or a block of the generator."""
 
     name: str
     prompt: str
@@ -107,6 +108,7 @@ class Part:
     shard: Shard | None = None
     bucket: int = 0
     buckets: int = 1
+    phantom: CorpusPart | None = None
     block: int = 0
     seed: int = 0
 
@@ -133,6 +135,7 @@ def make_training_set(
     gold: Sequence[GoldSentence],
     mixture: Mixture,
     *,
+    phantoms: Sequence[Corpus] = (),
     synthetic: int,
     seed: int,
     prompt: str,
@@ -147,14 +150,13 @@ def make_training_set(
     """
     record = run.staging / _RECORD
     if not record.exists():
-        parts = list(_parts(taught, synthetic, seed, prompt))
+        parts = list(_parts(taught, phantoms, synthetic, seed, prompt))
         records = map_parts(run.staging, "readings", partial(read_part, staging=run.staging), parts, progress=progress)
         counts = Counter[str]()
         for one in records:
             counts.update(one)
         writer = RowWriter(load_ontology(), load_prompt(prompt), counts)
-        given, drawn = (_rows_of(run.staging, parts, of_run=of_run) for of_run in (True, False))
-        rows = join(gold, gold_rows(gold, writer), given, drawn, mixture, counts)
+        rows = join(gold, gold_rows(gold, writer), _rows_of(run.staging, parts), mixture, counts)
         facts = {
             "synthetic": "false" if taught or gold else "true",
             "fingerprint": run.spec.fingerprint,
@@ -172,17 +174,19 @@ def make_training_set(
             raise MedfilipError(
                 ErrorCode.NOT_ENOUGH_DATA,
                 f"No sentence is in the split '{split}' of the training set.",
-                fix="Give more sentences (findings, gold or synthetic), or raise test_share.",
+                fix="Give more sentences (findings, phantom, gold or synthetic), or raise test_share.",
             )
     return TrainingSet(told["rows"], told["dropped"])
 
 
 def read_part(part: Part, *, staging: Location) -> dict[str, int]:
     """Write the rows of one part, and return the counts of what was kept and dropped."""
-    if part.taught is None:
-        rows, counts = make_block(part.block, part.seed)
-    else:
+    if part.taught is not None:
         rows, counts = _read_range(part)
+    elif part.phantom is not None:
+        rows, counts = _read_phantom(part.phantom, part.prompt)
+    else:
+        rows, counts = make_block(part.block, part.seed)
     (staging / f"{_ROWS}/{part.name}.parquet").write_bytes(encode_rows(rows, {}))
     return dict(counts)
 
@@ -202,7 +206,13 @@ def gold_of(files: Sequence[str]) -> tuple[list[GoldSentence], dict[str, str]]:
     return list(kept.values()), hashes
 
 
-def _parts(taught: Sequence[Taught], synthetic: int, seed: int, prompt: str) -> Iterator[Part]:
+def _parts(
+    taught: Sequence[Taught], phantoms: Sequence[Corpus], synthetic: int, seed: int, prompt: str
+) -> Iterator[Part]:
+    """Yield all parts, the most believed first: of rows about the same sentence the first one stays."""
+    for number, corpus in enumerate(phantoms):
+        for at, some in enumerate(corpus.parts):
+            yield Part(f"phantom-{number:03d}-{at:05d}", prompt, phantom=some)
     for number, one in enumerate(taught):
         shards = read_manifest(one.run).dataset("sentences").shards
         for bucket, shard in enumerate(shards):
@@ -212,11 +222,10 @@ def _parts(taught: Sequence[Taught], synthetic: int, seed: int, prompt: str) -> 
         yield Part(f"synthetic-{block:05d}", prompt, block=block, seed=seed)
 
 
-def _rows_of(staging: Location, parts: Sequence[Part], *, of_run: bool) -> Iterator[Row]:
+def _rows_of(staging: Location, parts: Sequence[Part]) -> Iterator[Row]:
     for part in parts:
-        if (part.taught is not None) == of_run:
-            file = staging / f"{_ROWS}/{part.name}.parquet"
-            yield from decode_rows(file.read_bytes(), str(file))[0]
+        file = staging / f"{_ROWS}/{part.name}.parquet"
+        yield from decode_rows(file.read_bytes(), str(file))[0]
 
 
 @lru_cache(maxsize=1)
@@ -247,6 +256,12 @@ def _read_range(part: Part) -> tuple[list[Row], Counter[str]]:
             written.append(found)
     writer.counts["not_read"] += len(texts)
     return written, writer.counts
+
+
+def _read_phantom(some: CorpusPart, prompt: str) -> tuple[list[Row], Counter[str]]:
+    writer = RowWriter(load_ontology(), load_prompt(prompt))
+    rows = [row for row in map(writer.row, some.readings(writer.counts)) if row is not None]
+    return rows, writer.counts
 
 
 def _teacher_rows(part: Part, sentences: pa.Table) -> tuple[pa.Table, dict[int, dict[str, list[FindingRow]]]]:

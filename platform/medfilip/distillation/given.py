@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 from medfilip.distillation.coverage import PHENOMENA
@@ -90,8 +89,7 @@ def gold_rows(gold: Iterable[GoldSentence], writer: RowWriter) -> list[Row]:
 def join(
     gold: Sequence[GoldSentence],
     reviewed: Sequence[Row],
-    given: Iterable[Row],
-    synthetic: Iterable[Row],
+    others: Iterable[Row],
     mixture: Mixture,
     counts: Counter[str],
 ) -> list[Row]:
@@ -103,24 +101,24 @@ def join(
         All decisions: no other reading of their sentences stays, whether or not their own became a row.
     reviewed
         The rows that gold became (`gold_rows`).
-    given, synthetic
-        Rows of engines, and of the generator; of equal ones the former stay.
+    others
+        Rows of phantoms, engines and the generator; of those about the same sentence the first one stays.
     counts
         Takes ``gold_decides``, ``duplicate`` and ``over_share``.
     """
     decided = {(item.text, item.context or "") for item in gold}
     reviewed = list(unique(reviewed, counts))
-    others: list[Row] = []
-    for row in unique(chain(given, synthetic), counts):
+    undecided: list[Row] = []
+    for row in unique(others, counts):
         if (row.text, row.context or "") in decided:
             counts["gold_decides"] += 1
         else:
-            others.append(row)
-    others = balanced(others, mixture.phenomenon_share, counts)
+            undecided.append(row)
+    thinned = balanced(undecided, mixture.phenomenon_share, counts)
     # By its text in whatever context: no sentence that is measured was trained on.
     texts = {item.text for item in gold}
     rows: list[Row] = []
-    for row in (*reviewed, *others):
+    for row in (*reviewed, *thinned):
         split = split_of(row.text, mixture.gold_test_share if row.text in texts else mixture.test_share)
         repeated = mixture.gold_weight if row.source == GOLD and split == TRAIN else 1
         rows.extend([replace(row, split=split)] * repeated)

@@ -65,7 +65,7 @@ def test_gold_counts_before_every_other_reading() -> None:
     assert [one.reply for one in reviewed] == ['{"f":[]}'] and writer.counts["mention_missing"] == 1
     counts: Counter[str] = Counter()
     given = [plain(TEXT, "lexicon", "other"), plain("a nodule", "lexicon"), plain("twice", "lexicon")]
-    rows = join([corrected, unsayable], reviewed, given, [plain("twice", "generator")], MIXTURE, counts)
+    rows = join([corrected, unsayable], reviewed, [*given, plain("twice", "generator")], MIXTURE, counts)
     assert {one.source for one in rows if one.text == TEXT} == {GOLD}
     assert [one.source for one in rows if one.text == "twice"] == ["lexicon"]
     assert not [one for one in rows if one.text == "a nodule"]
@@ -77,7 +77,7 @@ def test_gold_is_repeated_in_training_alone_and_no_text_stands_on_both_sides() -
     decided = [gold(text) for text in texts]
     reviewed = [plain(text, GOLD) for text in texts]
     leaning = [replace(plain(text, "lexicon"), context="x") for text in texts]
-    rows = join(decided, reviewed, leaning, [], replace(MIXTURE, phenomenon_share=0.5), Counter())
+    rows = join(decided, reviewed, leaning, replace(MIXTURE, phenomenon_share=0.5), Counter())
     splits: dict[str, set[str]] = {}
     for one in rows:
         splits.setdefault(one.text, set()).add(one.split)
