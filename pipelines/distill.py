@@ -21,8 +21,8 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
 from medfilip.core.settings import operational
 from medfilip.distillation.card import add_metrics
-from medfilip.distillation.given import Mixture
 from medfilip.distillation.grammar import load_grammar
+from medfilip.distillation.join import Mixture
 from medfilip.distillation.quality import Gate, require_quality
 from medfilip.distillation.sentences import GENERATOR_VERSION
 from medfilip.distillation.settings import DistillSettings

@@ -2,26 +2,41 @@
 
 The findings of sentences are read from the findings cache beside an extract run (``<root>/sentence_findings``), where
 every engine keeps all it read: also that a sentence states nothing, and what rules doubt. Ranges of sentences and
-blocks of the generator are read on the cluster, parts of phantom corpora too; the driver joins their rows.
+blocks of the generator are read on the cluster, parts of phantom corpora too; the driver decides which rows stay by
+numbers alone (`medfilip.distillation.join`) and holds the texts of one part at a time.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.distillation.dataset import TEST, TRAIN, TRIMMED, VALIDATION, Row, RowWriter, decode_rows, encode_rows
-from medfilip.distillation.given import Mixture, gold_rows, join, reading_of_row
+from medfilip.distillation.dataset import TEST, TRAIN, TRIMMED, VALIDATION, Row, RowWriter
+from medfilip.distillation.given import gold_rows, reading_of_row
+from medfilip.distillation.join import (
+    Mixture,
+    Numbers,
+    count_rows,
+    in_splits,
+    key_of,
+    reviewed_rows,
+    with_numbers,
+)
 from medfilip.distillation.make import make_block
+from medfilip.distillation.row_file import RowFileWriter, table_of
 from medfilip.distillation.sentences import BLOCK
 from medfilip.extraction.engine import OK, FindingRow
 from medfilip.extraction.gold import GoldSentence, read_gold
@@ -155,18 +170,15 @@ def make_training_set(
         counts = Counter[str]()
         for one in records:
             counts.update(one)
-        writer = RowWriter(load_ontology(), load_prompt(prompt), counts)
-        rows = join(gold, gold_rows(gold, writer), _rows_of(run.staging, parts), mixture, counts)
         facts = {
             "synthetic": "false" if taught or gold else "true",
             "fingerprint": run.spec.fingerprint,
             "prompt": prompt,
             "ontology": load_ontology().fingerprint,
-            "counts": json.dumps(dict(sorted(counts.items())) | {"kept": len(rows)}),
         }
-        (run.location / TRAINING_SET).write_bytes(encode_rows(rows, facts))
-        told = {"rows": _count(rows), "dropped": {name: n for name, n in counts.items() if n and name not in _KEPT}}
-        told["rows"][TRIMMED] = counts[TRIMMED]
+        rows = _join(run, parts, gold, mixture, counts, facts)
+        dropped = {name: n for name, n in counts.items() if n and name not in _KEPT}
+        told = {"rows": {**rows, TRIMMED: counts[TRIMMED]}, "dropped": dropped}
         record.write_bytes(json.dumps(told).encode())
     told = json.loads(record.read_bytes())
     for split in (TRAIN, VALIDATION, TEST):
@@ -187,8 +199,50 @@ def read_part(part: Part, *, staging: Location) -> dict[str, int]:
         rows, counts = _read_phantom(part.phantom, part.prompt)
     else:
         rows, counts = make_block(part.block, part.seed)
-    (staging / f"{_ROWS}/{part.name}.parquet").write_bytes(encode_rows(rows, {}))
+    sink = pa.BufferOutputStream()
+    pq.write_table(with_numbers(rows), sink, compression="zstd")
+    _file(staging, part).write_bytes(sink.getvalue().to_pybytes())
     return dict(counts)
+
+
+def _file(staging: Location, part: Part) -> Location:
+    return staging / f"{_ROWS}/{part.name}.parquet"
+
+
+def _read_columns(staging: Location, part: Part, columns: list[str] | None = None) -> pa.Table:
+    file = _file(staging, part)
+    with file.filesystem.open_input_file(file.path) as stream:
+        return pq.read_table(stream, columns=columns)
+
+
+def _join(
+    run: Run,
+    parts: Sequence[Part],
+    gold: Sequence[GoldSentence],
+    mixture: Mixture,
+    counts: Counter[str],
+    facts: Mapping[str, str],
+) -> dict[str, int]:
+    """Write the training set from the parts, and return its rows by split and source."""
+    writer = RowWriter(load_ontology(), load_prompt(facts["prompt"]), counts)
+    reviewed = reviewed_rows(gold, gold_rows(gold, writer), mixture, counts)
+    numbers = Numbers()
+    for part in parts:
+        numbers.add(_read_columns(run.staging, part, ["key", "rank", "phenomenon"]))
+    decided = {key_of(item.text, item.context) for item in gold}
+    kept = numbers.choose(decided, mixture.phenomenon_share, counts)
+    tables = in_splits((_read_columns(run.staging, part) for part in parts), kept, gold, mixture)
+    total = len(reviewed) + sum(int(one.sum()) for one in kept)
+    told = {**facts, "counts": json.dumps(dict(sorted(counts.items())) | {"kept": total})}
+    rows = Counter({TRAIN: 0, VALIDATION: 0, TEST: 0})
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / TRAINING_SET
+        with RowFileWriter(file, told) as written:
+            for table in chain([table_of(reviewed)], tables):
+                written.write(table)
+                rows.update(count_rows(table))
+        (run.location / TRAINING_SET).write_file(file)
+    return dict(rows)
 
 
 def gold_of(files: Sequence[str]) -> tuple[list[GoldSentence], dict[str, str]]:
@@ -220,12 +274,6 @@ def _parts(
             yield Part(name, prompt, one, shard, bucket, len(shards))
     for block in range(-(-synthetic // BLOCK)):
         yield Part(f"synthetic-{block:05d}", prompt, block=block, seed=seed)
-
-
-def _rows_of(staging: Location, parts: Sequence[Part]) -> Iterator[Row]:
-    for part in parts:
-        file = staging / f"{_ROWS}/{part.name}.parquet"
-        yield from decode_rows(file.read_bytes(), str(file))[0]
 
 
 @lru_cache(maxsize=1)
@@ -285,10 +333,3 @@ def _cached(part: Part, extractor: str, sentences: pa.Table) -> pa.Table:
     assert part.taught is not None
     rows = part.taught.cache(extractor).read_range(part.bucket, part.buckets, _COLUMNS)
     return rows.filter(pa.array(np.isin(rows["sentence_id"].to_numpy(), sentences["sentence_id"].to_numpy())))
-
-
-def _count(rows: Sequence[Row]) -> dict[str, int]:
-    splits = Counter({TRAIN: 0, VALIDATION: 0, TEST: 0})
-    splits.update(row.split for row in rows)
-    sources = Counter(row.source for row in rows)
-    return {**splits, **{f"from_{name}": number for name, number in sources.items()}}

@@ -119,7 +119,7 @@ class Corpus:
                 f"The setting 'phantom' names {folder}, which holds no reports*.parquet with {TRUTH}.",
                 fix="Give the folder 'corpus' of a phantom run, without a layout and with truth=true.",
             )
-        digests = [_hash(folder / name) for name in names]
+        digests = [(folder / name).sha256() for name in names]
         files = tuple((name, _count_rows(folder / name)) for name in names)
         digest, starts, lines = _scan_lines(folder / TRUTH)
         if lines != sum(rows for _, rows in files):
@@ -154,14 +154,6 @@ def _rows(file: Location, skip: int, count: int) -> pa.Table:
 def _count_rows(file: Location) -> int:
     with file.filesystem.open_input_file(file.path) as stream:
         return int(pq.ParquetFile(stream).metadata.num_rows)
-
-
-def _hash(file: Location) -> str:
-    digest = hashlib.sha256()
-    with file.filesystem.open_input_stream(file.path) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _scan_lines(file: Location) -> tuple[str, list[int], int]:

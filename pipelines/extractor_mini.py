@@ -63,8 +63,8 @@ def make_extractor_mini(
 
 
 def _draw(file: Path, sentences: int, processes: int, console: Console) -> Path:
-    from medfilip.distillation.dataset import write_rows
     from medfilip.distillation.make import make_rows
+    from medfilip.distillation.row_file import write_rows
 
     if not file.is_file():
         rows, _, facts = make_rows(sentences, seed=SEED, processes=processes)
@@ -77,14 +77,14 @@ def _draw(file: Path, sentences: int, processes: int, console: Console) -> Path:
 
 def _train(data: Path, root: Path, steps: int, console: Console) -> None:
     from medfilip.distillation.card import card_facts, publish_student
-    from medfilip.distillation.dataset import read_rows
     from medfilip.distillation.prepare import prepare
+    from medfilip.distillation.row_file import RowFile
     from medfilip.distillation.settings import DistillSettings
     from medfilip.distillation.train import fit, start_run
 
     settings = DistillSettings(seed=SEED, max_steps=steps, **SETTINGS)
-    rows, facts = read_rows(data)
-    prepared = prepare(settings, rows, facts, data=sha256_file(data))
+    rows = RowFile(data)
+    prepared = prepare(settings, rows, rows.facts, data=sha256_file(data))
     run = start_run(settings, prepared, device=_device())
     last: dict[str, float] = {}
 

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.ids import hash64
-from medfilip.distillation.dataset import TEST, Row, decode_rows, read_rows
+from medfilip.distillation.dataset import TEST, Row
 from medfilip.distillation.given import GOLD
 from medfilip.distillation.quality import Gold, Quality, gold_of_rows, measure, read_with_rules
+from medfilip.distillation.row_file import RowFile
 from medfilip.distillation.settings import DistillSettings
 from medfilip.extraction.engine import SentenceResult
 from medfilip.model.distributed import World
@@ -93,9 +94,9 @@ def prepare_rows(task: DistillTask) -> dict[str, int]:
 
     with tempfile.TemporaryDirectory() as name:
         file, folder = Path(name) / "rows.parquet", Path(name) / _PREPARED
-        file.write_bytes(Location.parse(task.rows).read_bytes())
-        rows, facts = read_rows(file)
-        prepared = prepare(task.train, rows, facts, data=sha256_file(file))
+        Location.parse(task.rows).read_file(file)
+        rows = RowFile(file)
+        prepared = prepare(task.train, rows, rows.facts, data=sha256_file(file), folder=folder)
         save_prepared(prepared, folder)
         upload(folder, task.place / _PREPARED)
     return {
@@ -212,16 +213,17 @@ def measure_model(task: DistillTask) -> dict[str, dict[str, Any]]:
 
     from medfilip.distillation.replying import StudentEngine
 
-    rows = decode_rows(Location.parse(task.rows).read_bytes(), task.rows)[0]
-    held_out = [row for row in rows if row.split == TEST]
-    sets = {
-        "teacher": _sample([row for row in held_out if row.source != GOLD], task.test_rows),
-        "gold": [row for row in held_out if row.source == GOLD],
-    }
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
-        download(task.place / MODEL, Path(name))
-        engine = StudentEngine.load(Path(name), device="cuda" if torch.cuda.is_available() else "cpu")
+        file, model = Path(name) / "rows.parquet", Path(name) / MODEL
+        Location.parse(task.rows).read_file(file)
+        held_out = [row for row in RowFile(file) if row.split == TEST]
+        sets = {
+            "teacher": _sample([row for row in held_out if row.source != GOLD], task.test_rows),
+            "gold": [row for row in held_out if row.source == GOLD],
+        }
+        download(task.place / MODEL, model)
+        engine = StudentEngine.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
         for kind, part in sets.items():
             if part:
                 found[kind] = _scores(engine, kind, gold_of_rows(part)).model_dump()
@@ -247,7 +249,7 @@ def upload(folder: Path, place: Location) -> None:
     """Copy the files of a local folder to a location."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            (place / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
+            (place / file.relative_to(folder).as_posix()).write_file(file)
 
 
 def download(place: Location, folder: Path) -> None:
@@ -255,4 +257,4 @@ def download(place: Location, folder: Path) -> None:
     for info in place.files():
         target = folder / info.path.removeprefix(f"{place.path}/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(Location(place.scheme, info.path).read_bytes())
+        Location(place.scheme, info.path).read_file(target)

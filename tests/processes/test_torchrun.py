@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from medfilip.distillation import __main__ as distillation
-from medfilip.distillation.dataset import TRAIN, VALIDATION, Row, write_rows
+from medfilip.distillation.dataset import TRAIN, VALIDATION, Row
+from medfilip.distillation.row_file import write_rows
 from medfilip.model.checkpoint import load_checkpoint
 from medfilip.training.__main__ import main
 from tests.unit.training.published import SMALL, publish_pairs

@@ -12,8 +12,9 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_file
-from medfilip.distillation.dataset import TEST, read_rows
+from medfilip.distillation.dataset import TEST
 from medfilip.distillation.replying import StudentEngine
+from medfilip.distillation.row_file import read_rows
 from medfilip.extraction.gold import Choice, GoldSentence, append_gold
 from medfilip.extraction.prompt import STUDENT_PROMPT, prompt_version
 from medfilip.phantom.corpus import write_reports

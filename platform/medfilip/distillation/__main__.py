@@ -84,18 +84,16 @@ def _prepare(data: Path, out: Path, settings: DistillSettings, world: World) -> 
     from torch import distributed as dist
 
     from medfilip.core.fingerprint import sha256_file
-    from medfilip.distillation.dataset import read_rows
     from medfilip.distillation.prepare import load_prepared, prepare, save_prepared
+    from medfilip.distillation.row_file import RowFile
 
     if data.is_dir():
         return load_prepared(data, settings)
     if world.rank == 0:
-        rows, facts = read_rows(data)
-        prepared = prepare(settings, rows, facts, data=sha256_file(data))
-        if world.size == 1:
-            return prepared
-        save_prepared(prepared, out / PREPARED)
-    dist.barrier()
+        rows, folder = RowFile(data), out / PREPARED
+        save_prepared(prepare(settings, rows, rows.facts, data=sha256_file(data), folder=folder), folder)
+    if world.size > 1:
+        dist.barrier()
     return load_prepared(out / PREPARED, settings)
 
 

@@ -168,7 +168,7 @@ def backward(run: Run, forward: Any, rows_B: NDArray[np.int64]) -> tuple[Tensor,
     tokens
         Padded tokens that this process computed.
     """
-    answers = int((run.train.lengths[rows_B] - run.train.prompts_N[rows_B]).sum())
+    answers = int((run.train.lengths_of(rows_B) - run.train.prompts_N[rows_B]).sum())
     own = rows_B[rank_slice(len(rows_B), run.world)]
     loss, tokens = torch.zeros((), device=run.device), 0
     if len(own):  # a batch may have fewer rows than there are processes

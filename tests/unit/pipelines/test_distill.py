@@ -11,7 +11,7 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
-from medfilip.distillation.dataset import decode_rows
+from medfilip.distillation.row_file import read_rows
 from medfilip.extraction.engine import SentenceResult, results_table
 from medfilip.extraction.gold import Choice, GoldSentence, append_gold
 from medfilip.extraction.lexicon import LexiconEngine
@@ -77,7 +77,7 @@ def rows_of(one: Taught, staging: Path) -> tuple[dict[str, tuple[str, str]], dic
     """Return text → (source, reply), and the counts."""
     (shard,) = read_manifest(one.run).dataset("sentences").shards
     counts = read_part(Part("part", STUDENT_PROMPT, one, shard), staging=Location.parse(staging))
-    rows, _ = decode_rows((staging / "rows/part.parquet").read_bytes(), "part")
+    rows, _ = read_rows(staging / "rows/part.parquet")
     return {row.text: (row.source, row.reply) for row in rows}, {k: v for k, v in counts.items() if v}
 
 
@@ -183,7 +183,7 @@ def phantom_rows(folder: Path, staging: Path) -> list[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for at, part in enumerate(Corpus.of(Location.parse(folder)).parts):
         counts = read_part(Part(f"p{at}", STUDENT_PROMPT, phantom=part), staging=Location.parse(staging))
-        rows, _ = decode_rows((staging / f"rows/p{at}.parquet").read_bytes(), "part")
+        rows, _ = read_rows(staging / f"rows/p{at}.parquet")
         assert counts["kept"] == len(rows) and {row.source for row in rows} == {"phantom"}
         found.update((row.text, row.reply) for row in rows)
     return sorted(found)
