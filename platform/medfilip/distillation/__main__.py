@@ -83,17 +83,15 @@ def _prepare(data: Path, out: Path, settings: DistillSettings, world: World) -> 
     """Return the rows as tokens, from a prepared folder or made here; of several processes one makes them for all."""
     from torch import distributed as dist
 
-    from medfilip.core.fingerprint import sha256_file
-    from medfilip.distillation.prepare import load_prepared, prepare, save_prepared
-    from medfilip.distillation.row_file import RowFile
+    from medfilip.distillation.prepare import load_prepared, prepare_once
 
     if data.is_dir():
         return load_prepared(data, settings)
+    if world.size == 1:
+        return prepare_once(settings, data, out / PREPARED)
     if world.rank == 0:
-        rows, folder = RowFile(data), out / PREPARED
-        save_prepared(prepare(settings, rows, rows.facts, data=sha256_file(data), folder=folder), folder)
-    if world.size > 1:
-        dist.barrier()
+        prepare_once(settings, data, out / PREPARED)
+    dist.barrier()
     return load_prepared(out / PREPARED, settings)
 
 

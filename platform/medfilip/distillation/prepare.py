@@ -98,6 +98,22 @@ def prepare(
     return Prepared(tokenizer, train, validation, held_out, key, {**facts, "data": data})
 
 
+def prepare_once(settings: DistillSettings, file: Path, folder: Path) -> Prepared:
+    """Prepare a training set in a folder, or load what was prepared there of the same set with the same settings.
+
+    A tokenizer that is made twice might differ, and the weights of an earlier start would not fit it.
+    """
+    data, about = sha256_file(file), folder / ABOUT
+    if about.is_file():
+        if json.loads(about.read_text(encoding="utf-8"))["key"] == fingerprint([data, _decided(settings)]):
+            return load_prepared(folder, settings)
+        about.unlink()
+    rows = RowFile(file)
+    prepared = prepare(settings, rows, rows.facts, data=data, folder=folder)
+    save_prepared(prepared, folder)
+    return prepared
+
+
 def save_prepared(prepared: Prepared, folder: Path) -> None:
     """Write a folder that `load_prepared` reads."""
     folder.mkdir(parents=True, exist_ok=True)
