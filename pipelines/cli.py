@@ -243,15 +243,25 @@ def make_default_model(
 
 @app.command("make-extractor-mini")
 def make_extractor_mini(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Settings.")
+    ] = None,
     root: Annotated[Path, typer.Option(help="Folder for training set and states.")] = Path("extractor-mini"),
     out: Annotated[Path | None, typer.Option(help="Where to write it; by default into the package.")] = None,
-    processes: Annotated[int, typer.Option(help="Processes that draw sentences.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Train the small extractor of the package again; minutes on a GPU, many hours without one."""
-    from pipelines.extractor_mini import make_extractor_mini as make
 
-    guarded(lambda: Console(highlight=False).print(f"written   {make(root, out, processes=processes)}"), debug=debug)
+    def make() -> None:
+        from medfilip.core.settings import load_settings
+        from pipelines.extractor_mini import ExtractorMiniSettings
+        from pipelines.extractor_mini import make_extractor_mini as make_it
+
+        own = ExtractorMiniSettings().model_dump(mode="json")
+        settings = load_settings(ExtractorMiniSettings, "extractor_mini", base=own, overrides=overrides or ())
+        Console(highlight=False).print(f"written   {make_it(root, out, settings)}")
+
+    guarded(make, debug=debug)
 
 
 @app.command(cls=JobCommand)

@@ -1,7 +1,7 @@
-"""Distill: findings of sentences, gold and generated sentences → a small language model that extracts.
+"""Distill: findings of sentences, gold, phantoms and generated sentences → a small language model that extracts.
 
 The training set holds every sentence once, its readings checked, compared and balanced; the student is trained by Ray
-Train in one process, measured on sentences that were held out, and published only if it passes the gate.
+Train, measured on sentences that were held out, and published only if it passes the gate.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import fingerprint, sha256_file
 from medfilip.core.settings import operational
 from medfilip.distillation.card import add_metrics
-from medfilip.distillation.given import Mixture
 from medfilip.distillation.grammar import load_grammar
+from medfilip.distillation.join import Mixture
 from medfilip.distillation.quality import Gate, require_quality
 from medfilip.distillation.sentences import GENERATOR_VERSION
 from medfilip.distillation.settings import DistillSettings
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.prompt import load_prompt
 from medfilip.findings.ontology import load_ontology
+from medfilip.reports.sentences import SPLITTER_VERSION
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest, run_folder
 from medfilip.storage.run import Run, RunSpec, open_run, register_file
 from pipelines.distill_data import TRAINING_SET, Taught, Teacher, gold_of, make_training_set
+from pipelines.distill_phantom import Corpus
 from pipelines.job import Outcome, job_spec
 from pipelines.ray_distill import (
     LOGS,
@@ -49,6 +51,7 @@ from pipelines.ray_group import GroupSettings, cluster_resources, placement
 from serve.cluster import ray_session
 
 QUALITY, LOG = "quality.json", "log.jsonl"
+_IN_INPUTS = ("findings", "gold", "phantom")
 _NUMBERS = ("valid", "grounded", "kept", "f1", "category_f1")
 
 
@@ -62,6 +65,9 @@ class DistillJobSettings(GroupSettings):
     )
     gold: tuple[str, ...] = Field((), description="files that 'medfilip review' wrote; they count before any engine")
     gold_weight: int = Field(1, ge=1, le=100, description="times a reviewed sentence stands in the training rows")
+    phantom: tuple[str, ...] = Field(
+        (), description="folders 'corpus' of phantom runs: what their reports state is known exactly"
+    )
     synthetic: int = Field(0, ge=0, description="sentences to generate, in blocks of 2000")
     synthetic_seed: int = Field(0, ge=0, description="of the generated sentences")
     phenomenon_share: float = Field(
@@ -75,17 +81,15 @@ class DistillJobSettings(GroupSettings):
         Gate(), description="least quality of a student that is published; it can be lowered without a new training"
     )
 
-    @field_validator("findings", "gold", mode="before")
+    @field_validator("findings", "gold", "phantom", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> DistillJobSettings:
-        if not (self.findings or self.gold or self.synthetic):
-            raise ValueError("give something to learn from: findings, gold or synthetic")
-        if self.workers != 1 or self.min_workers is not None:
-            raise ValueError("a student is trained in one process: leave workers and min_workers out")
+        if not (self.findings or self.gold or self.phantom or self.synthetic):
+            raise ValueError("give something to learn from: findings, gold, phantom or synthetic")
         return self
 
     @property
@@ -113,7 +117,12 @@ def run(settings: DistillJobSettings, *, new_run: bool = False) -> Outcome:
         for folder, manifest in zip(folders, manifests, strict=True)
     ]  # fmt: skip
     gold, hashes = gold_of(settings.gold)
-    inputs = {f"findings_{number}": manifest.fingerprint for number, manifest in enumerate(manifests)} | hashes
+    phantoms = [Corpus.of(Location.parse(name)) for name in settings.phantom]
+    inputs = {
+        **{f"findings_{number}": manifest.fingerprint for number, manifest in enumerate(manifests)},
+        **{f"phantom_{number}": corpus.fingerprint for number, corpus in enumerate(phantoms)},
+        **hashes,
+    }
     with open_run(Location.parse(settings.root), _spec(settings, inputs), new_run=new_run) as distill:
         storage = settings.storage_of(distill)
         already_finished = distill.manifest is not None
@@ -123,7 +132,7 @@ def run(settings: DistillJobSettings, *, new_run: bool = False) -> Outcome:
             with ray_session(settings.ray, settings.ray.address):
                 with distill.stage("readings"):
                     made = make_training_set(
-                        distill, taught, gold, settings.mixture, synthetic=settings.synthetic,
+                        distill, taught, gold, settings.mixture, phantoms=phantoms, synthetic=settings.synthetic,
                         seed=settings.synthetic_seed, prompt=settings.train.prompt, progress=settings.progress,
                     )  # fmt: skip
                 audit, scores = _train(settings, distill, storage)
@@ -166,12 +175,13 @@ def _check_base(train: DistillSettings) -> None:
 
 
 def _spec(settings: DistillJobSettings, inputs: dict[str, str]) -> RunSpec:
-    config = {name: value for name, value in settings.semantic().items() if name not in ("findings", "gold")}
+    config = {name: value for name, value in settings.semantic().items() if name not in _IN_INPUTS}
     config["train"] = {name: value for name, value in config["train"].items() if name != "base"}
     versions = {
         "ontology": load_ontology().fingerprint,
         "prompt": load_prompt(settings.train.prompt).fingerprint,
         "rules": LexiconEngine().fingerprint,
+        "splitter": SPLITTER_VERSION,
         "generator": fingerprint([GENERATOR_VERSION, load_grammar().fingerprint]),
     }
     if settings.train.base:

@@ -1,27 +1,42 @@
-"""The training set of `pipelines.distill`: what extract runs, gold files and the generator say → one file of rows.
+"""The training set of `pipelines.distill`: what extract runs, gold, phantoms and the generator say → a file of rows.
 
 The findings of sentences are read from the findings cache beside an extract run (``<root>/sentence_findings``), where
 every engine keeps all it read: also that a sentence states nothing, and what rules doubt. Ranges of sentences and
-blocks of the generator are read on the cluster; the driver joins their rows.
+blocks of the generator are read on the cluster, parts of phantom corpora too; the driver decides which rows stay by
+numbers alone (`medfilip.distillation.join`) and holds the texts of one part at a time.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_bytes
-from medfilip.distillation.dataset import TEST, TRAIN, TRIMMED, VALIDATION, Row, RowWriter, decode_rows, encode_rows
-from medfilip.distillation.given import Mixture, gold_rows, join, reading_of_row
+from medfilip.distillation.dataset import TEST, TRAIN, TRIMMED, VALIDATION, Row, RowWriter
+from medfilip.distillation.given import gold_rows, reading_of_row
+from medfilip.distillation.join import (
+    Mixture,
+    Numbers,
+    count_rows,
+    in_splits,
+    key_of,
+    reviewed_rows,
+    with_numbers,
+)
 from medfilip.distillation.make import make_block
+from medfilip.distillation.row_file import RowFileWriter, table_of
 from medfilip.distillation.sentences import BLOCK
 from medfilip.extraction.engine import OK, FindingRow
 from medfilip.extraction.gold import GoldSentence, read_gold
@@ -34,6 +49,7 @@ from medfilip.storage.manifest import Manifest, Shard, read_manifest
 from medfilip.storage.run import Run
 from medfilip.storage.schemas import SENTENCES
 from medfilip.storage.shards import read_shard
+from pipelines.distill_phantom import Corpus, CorpusPart
 from pipelines.findings_cache import FindingsCache
 from pipelines.runtime import Progress, map_parts
 from pipelines.settle import choose_readings
@@ -99,7 +115,7 @@ class Taught:
 
 @dataclass(frozen=True)
 class Part:
-    """What one task reads: a range of the sentences of a run, or a block of the generator."""
+    """What one task reads: a range of the sentences of a run, some phantom reports, or a block of the generator."""
 
     name: str
     prompt: str
@@ -107,6 +123,7 @@ class Part:
     shard: Shard | None = None
     bucket: int = 0
     buckets: int = 1
+    phantom: CorpusPart | None = None
     block: int = 0
     seed: int = 0
 
@@ -133,6 +150,7 @@ def make_training_set(
     gold: Sequence[GoldSentence],
     mixture: Mixture,
     *,
+    phantoms: Sequence[Corpus] = (),
     synthetic: int,
     seed: int,
     prompt: str,
@@ -147,24 +165,20 @@ def make_training_set(
     """
     record = run.staging / _RECORD
     if not record.exists():
-        parts = list(_parts(taught, synthetic, seed, prompt))
+        parts = list(_parts(taught, phantoms, synthetic, seed, prompt))
         records = map_parts(run.staging, "readings", partial(read_part, staging=run.staging), parts, progress=progress)
         counts = Counter[str]()
         for one in records:
             counts.update(one)
-        writer = RowWriter(load_ontology(), load_prompt(prompt), counts)
-        given, drawn = (_rows_of(run.staging, parts, of_run=of_run) for of_run in (True, False))
-        rows = join(gold, gold_rows(gold, writer), given, drawn, mixture, counts)
         facts = {
             "synthetic": "false" if taught or gold else "true",
             "fingerprint": run.spec.fingerprint,
             "prompt": prompt,
             "ontology": load_ontology().fingerprint,
-            "counts": json.dumps(dict(sorted(counts.items())) | {"kept": len(rows)}),
         }
-        (run.location / TRAINING_SET).write_bytes(encode_rows(rows, facts))
-        told = {"rows": _count(rows), "dropped": {name: n for name, n in counts.items() if n and name not in _KEPT}}
-        told["rows"][TRIMMED] = counts[TRIMMED]
+        rows = _join(run, parts, gold, mixture, counts, facts)
+        dropped = {name: n for name, n in counts.items() if n and name not in _KEPT}
+        told = {"rows": {**rows, TRIMMED: counts[TRIMMED]}, "dropped": dropped}
         record.write_bytes(json.dumps(told).encode())
     told = json.loads(record.read_bytes())
     for split in (TRAIN, VALIDATION, TEST):
@@ -172,19 +186,63 @@ def make_training_set(
             raise MedfilipError(
                 ErrorCode.NOT_ENOUGH_DATA,
                 f"No sentence is in the split '{split}' of the training set.",
-                fix="Give more sentences (findings, gold or synthetic), or raise test_share.",
+                fix="Give more sentences (findings, phantom, gold or synthetic), or raise test_share.",
             )
     return TrainingSet(told["rows"], told["dropped"])
 
 
 def read_part(part: Part, *, staging: Location) -> dict[str, int]:
     """Write the rows of one part, and return the counts of what was kept and dropped."""
-    if part.taught is None:
-        rows, counts = make_block(part.block, part.seed)
-    else:
+    if part.taught is not None:
         rows, counts = _read_range(part)
-    (staging / f"{_ROWS}/{part.name}.parquet").write_bytes(encode_rows(rows, {}))
+    elif part.phantom is not None:
+        rows, counts = _read_phantom(part.phantom, part.prompt)
+    else:
+        rows, counts = make_block(part.block, part.seed)
+    sink = pa.BufferOutputStream()
+    pq.write_table(with_numbers(rows), sink, compression="zstd")
+    _file(staging, part).write_bytes(sink.getvalue().to_pybytes())
     return dict(counts)
+
+
+def _file(staging: Location, part: Part) -> Location:
+    return staging / f"{_ROWS}/{part.name}.parquet"
+
+
+def _read_columns(staging: Location, part: Part, columns: list[str] | None = None) -> pa.Table:
+    file = _file(staging, part)
+    with file.filesystem.open_input_file(file.path) as stream:
+        return pq.read_table(stream, columns=columns)
+
+
+def _join(
+    run: Run,
+    parts: Sequence[Part],
+    gold: Sequence[GoldSentence],
+    mixture: Mixture,
+    counts: Counter[str],
+    facts: Mapping[str, str],
+) -> dict[str, int]:
+    """Write the training set from the parts, and return its rows by split and source."""
+    writer = RowWriter(load_ontology(), load_prompt(facts["prompt"]), counts)
+    reviewed = reviewed_rows(gold, gold_rows(gold, writer), mixture, counts)
+    numbers = Numbers()
+    for part in parts:
+        numbers.add(_read_columns(run.staging, part, ["key", "rank", "phenomenon"]))
+    decided = {key_of(item.text, item.context) for item in gold}
+    kept = numbers.choose(decided, mixture.phenomenon_share, counts)
+    tables = in_splits((_read_columns(run.staging, part) for part in parts), kept, gold, mixture)
+    total = len(reviewed) + sum(int(one.sum()) for one in kept)
+    told = {**facts, "counts": json.dumps(dict(sorted(counts.items())) | {"kept": total})}
+    rows = Counter({TRAIN: 0, VALIDATION: 0, TEST: 0})
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / TRAINING_SET
+        with RowFileWriter(file, told) as written:
+            for table in chain([table_of(reviewed)], tables):
+                written.write(table)
+                rows.update(count_rows(table))
+        (run.location / TRAINING_SET).write_file(file)
+    return dict(rows)
 
 
 def gold_of(files: Sequence[str]) -> tuple[list[GoldSentence], dict[str, str]]:
@@ -202,7 +260,13 @@ def gold_of(files: Sequence[str]) -> tuple[list[GoldSentence], dict[str, str]]:
     return list(kept.values()), hashes
 
 
-def _parts(taught: Sequence[Taught], synthetic: int, seed: int, prompt: str) -> Iterator[Part]:
+def _parts(
+    taught: Sequence[Taught], phantoms: Sequence[Corpus], synthetic: int, seed: int, prompt: str
+) -> Iterator[Part]:
+    """Yield all parts, the most believed first: of rows about the same sentence the first one stays."""
+    for number, corpus in enumerate(phantoms):
+        for at, some in enumerate(corpus.parts):
+            yield Part(f"phantom-{number:03d}-{at:05d}", prompt, phantom=some)
     for number, one in enumerate(taught):
         shards = read_manifest(one.run).dataset("sentences").shards
         for bucket, shard in enumerate(shards):
@@ -210,13 +274,6 @@ def _parts(taught: Sequence[Taught], synthetic: int, seed: int, prompt: str) -> 
             yield Part(name, prompt, one, shard, bucket, len(shards))
     for block in range(-(-synthetic // BLOCK)):
         yield Part(f"synthetic-{block:05d}", prompt, block=block, seed=seed)
-
-
-def _rows_of(staging: Location, parts: Sequence[Part], *, of_run: bool) -> Iterator[Row]:
-    for part in parts:
-        if (part.taught is not None) == of_run:
-            file = staging / f"{_ROWS}/{part.name}.parquet"
-            yield from decode_rows(file.read_bytes(), str(file))[0]
 
 
 @lru_cache(maxsize=1)
@@ -249,6 +306,12 @@ def _read_range(part: Part) -> tuple[list[Row], Counter[str]]:
     return written, writer.counts
 
 
+def _read_phantom(some: CorpusPart, prompt: str) -> tuple[list[Row], Counter[str]]:
+    writer = RowWriter(load_ontology(), load_prompt(prompt))
+    rows = [row for row in map(writer.row, some.readings(writer.counts)) if row is not None]
+    return rows, writer.counts
+
+
 def _teacher_rows(part: Part, sentences: pa.Table) -> tuple[pa.Table, dict[int, dict[str, list[FindingRow]]]]:
     """Return the rows of the teacher for a range, and what another engine of the run found in the same sentences."""
     taught = part.taught
@@ -270,10 +333,3 @@ def _cached(part: Part, extractor: str, sentences: pa.Table) -> pa.Table:
     assert part.taught is not None
     rows = part.taught.cache(extractor).read_range(part.bucket, part.buckets, _COLUMNS)
     return rows.filter(pa.array(np.isin(rows["sentence_id"].to_numpy(), sentences["sentence_id"].to_numpy())))
-
-
-def _count(rows: Sequence[Row]) -> dict[str, int]:
-    splits = Counter({TRAIN: 0, VALIDATION: 0, TEST: 0})
-    splits.update(row.split for row in rows)
-    sources = Counter(row.source for row in rows)
-    return {**splits, **{f"from_{name}": number for name, number in sources.items()}}

@@ -1,7 +1,7 @@
 """A student on the cluster: its rows as tokens, its training on Ray Train, its measurement on held-out sentences.
 
-The loop itself is `medfilip.distillation.train`, which knows nothing of Ray. One process trains: a GPU holds a student
-with room to spare, and several processes would need batches that are split alike.
+The loop itself is `medfilip.distillation.train`, which knows nothing of Ray. Any number of processes trains the same
+student; the first of them validates, keeps the states and writes the model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from medfilip.core.ids import hash64
-from medfilip.distillation.dataset import TEST, Row, decode_rows, read_rows
+from medfilip.distillation.dataset import TEST, Row
 from medfilip.distillation.given import GOLD
 from medfilip.distillation.quality import Gold, Quality, gold_of_rows, measure, read_with_rules
+from medfilip.distillation.row_file import RowFile
 from medfilip.distillation.settings import DistillSettings
 from medfilip.extraction.engine import SentenceResult
+from medfilip.model.distributed import World
 from medfilip.storage.location import Location
 from pipelines.ray_group import HIDDEN_GPUS, Placement, run_group, take_device, told
 from pipelines.runtime import Progress, map_parts, no_progress, task_error
@@ -92,9 +94,9 @@ def prepare_rows(task: DistillTask) -> dict[str, int]:
 
     with tempfile.TemporaryDirectory() as name:
         file, folder = Path(name) / "rows.parquet", Path(name) / _PREPARED
-        file.write_bytes(Location.parse(task.rows).read_bytes())
-        rows, facts = read_rows(file)
-        prepared = prepare(task.train, rows, facts, data=sha256_file(file))
+        Location.parse(task.rows).read_file(file)
+        rows = RowFile(file)
+        prepared = prepare(task.train, rows, rows.facts, data=sha256_file(file), folder=folder)
         save_prepared(prepared, folder)
         upload(folder, task.place / _PREPARED)
     return {
@@ -114,19 +116,25 @@ def train_student(task: DistillTask, placement: Placement, steps: int, show: Pro
 
 
 def distill_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train in the process that Ray Train has set up; returns the error that it would run into again, if any."""
-    task = DistillTask.model_validate(config)
+    """Train in one process of a group that Ray Train has set up.
+
+    Returns
+    -------
+    dict
+        The number of processes, or the error that all of them ran into.
+    """
+    task, world = DistillTask.model_validate(config), World.current()
     take_device()
 
     def work() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as name:
-            _train(task, Path(name))
-        return {"workers": 1}
+            _train(task, Path(name), world)
+        return {"workers": world.size}
 
     return told(work)
 
 
-def _train(task: DistillTask, folder: Path) -> None:
+def _train(task: DistillTask, folder: Path, world: World) -> None:
     import torch
 
     from medfilip.distillation.card import card_facts, publish_student
@@ -135,9 +143,11 @@ def _train(task: DistillTask, folder: Path) -> None:
 
     download(task.place / _PREPARED, folder / _PREPARED)
     prepared = load_prepared(folder / _PREPARED, task.train)
-    run = start_run(task.train, prepared, device="cuda" if torch.cuda.is_available() else "cpu")
-    reporter = StudentReporter(task, folder / "state")
-    fit(run, reporter.state, reporter.report, after_step=reporter.after_step)
+    run = start_run(task.train, prepared, device="cuda" if torch.cuda.is_available() else "cpu", world=world)
+    reporter = StudentReporter(task, folder / "state", world)
+    fit(run, reporter.state, reporter.report, after_state=reporter.after_state)
+    if world.rank:
+        return
     refused = run.train.refused + run.validation.refused
     facts = card_facts(prepared.facts, refused=refused)
     metrics = {name: reporter.last[name] for name in ("loss", "validation_loss", "exact")}
@@ -154,12 +164,14 @@ class StudentReporter:
     ----------
     state
         Local folder in which the loop keeps its state.
+    world
+        Which of the processes this is.
     """
 
-    def __init__(self, task: DistillTask, state: Path) -> None:
+    def __init__(self, task: DistillTask, state: Path, world: World) -> None:
         import ray.train
 
-        self._task, self.state = task, state
+        self._task, self.state, self._world = task, state, world
         self.last: Mapping[str, float] = {}
         latest = ray.train.get_checkpoint()
         if latest is not None:
@@ -171,17 +183,12 @@ class StudentReporter:
         (self._task.place / f"{LOGS}/{step:08d}.json").write_bytes(json.dumps(self.last).encode())
         (self._task.place / _PROGRESS).write_bytes(json.dumps({"step": step}).encode())
 
-    def after_step(self, step: int) -> None:
-        """Report the state that the loop has written of this step, if it has."""
+    def after_state(self, step: int) -> None:
+        """Report from every process, as Ray Train's barrier asks; rank 0 brings the state that the loop has written."""
         import ray.train
 
-        from medfilip.distillation.train import PROGRESS
-
-        if step % self._task.train.state_steps:
-            return
-        file = self.state / PROGRESS
-        if file.is_file() and json.loads(file.read_bytes())["step"] == step:
-            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(os.fspath(self.state)))
+        checkpoint = ray.train.Checkpoint.from_directory(os.fspath(self.state)) if self._world.rank == 0 else None
+        ray.train.report({"step": step}, checkpoint=checkpoint)
 
 
 def measure_student(task: DistillTask, placement: Placement) -> dict[str, Scores]:
@@ -206,16 +213,17 @@ def measure_model(task: DistillTask) -> dict[str, dict[str, Any]]:
 
     from medfilip.distillation.replying import StudentEngine
 
-    rows = decode_rows(Location.parse(task.rows).read_bytes(), task.rows)[0]
-    held_out = [row for row in rows if row.split == TEST]
-    sets = {
-        "teacher": _sample([row for row in held_out if row.source != GOLD], task.test_rows),
-        "gold": [row for row in held_out if row.source == GOLD],
-    }
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
-        download(task.place / MODEL, Path(name))
-        engine = StudentEngine.load(Path(name), device="cuda" if torch.cuda.is_available() else "cpu")
+        file, model = Path(name) / "rows.parquet", Path(name) / MODEL
+        Location.parse(task.rows).read_file(file)
+        held_out = [row for row in RowFile(file) if row.split == TEST]
+        sets = {
+            "teacher": _sample([row for row in held_out if row.source != GOLD], task.test_rows),
+            "gold": [row for row in held_out if row.source == GOLD],
+        }
+        download(task.place / MODEL, model)
+        engine = StudentEngine.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
         for kind, part in sets.items():
             if part:
                 found[kind] = _scores(engine, kind, gold_of_rows(part)).model_dump()
@@ -241,7 +249,7 @@ def upload(folder: Path, place: Location) -> None:
     """Copy the files of a local folder to a location."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            (place / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
+            (place / file.relative_to(folder).as_posix()).write_file(file)
 
 
 def download(place: Location, folder: Path) -> None:
@@ -249,4 +257,4 @@ def download(place: Location, folder: Path) -> None:
     for info in place.files():
         target = folder / info.path.removeprefix(f"{place.path}/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(Location(place.scheme, info.path).read_bytes())
+        Location(place.scheme, info.path).read_file(target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import fingerprint, sha256_file
+from medfilip.core.fingerprint import fingerprint
 from medfilip.extraction.tiny_llm import is_untrained
 from pipelines.engines import Extractor, PlanOptions, cluster_has_gpus, engine_environment, timed_table
 from pipelines.forecast import PROBE_ROWS
@@ -250,10 +250,7 @@ def _weights_fingerprint(place: str, setting: str, config_name: str) -> str:
             f"The setting '{setting}' names {place}, which holds no {config_name}.",
             fix="Give the folder of a Hugging Face model or adapter, or a model's name where there is a network.",
         )
-    config = json.loads((folder / config_name).read_text(encoding="utf-8"))
-    if (folder / "hashes.json").is_file():
-        from medfilip.model.checkpoint import read_files
+    from medfilip.distillation.shipped import weight_hashes
 
-        read_files(folder, [config_name])
-    weights = sorted(folder.glob("*.safetensors"))
-    return fingerprint([config, [[file.name, sha256_file(file)] for file in weights]])
+    weights = weight_hashes(folder, [config_name])
+    return fingerprint([json.loads((folder / config_name).read_text(encoding="utf-8")), weights])

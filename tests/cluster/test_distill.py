@@ -1,4 +1,4 @@
-"""A killed driver of distillation: the same command goes on, to the weights of an undisturbed training."""
+"""A killed driver of distillation: the command goes on with other processes, to the weights of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MICRO = (
 
 @pytest.fixture
 def cluster() -> Iterator[str]:
-    """Start a cluster with room for the training and one task; return its address."""
+    """Start a cluster with room for two training processes; return its address."""
     import ray
 
     context = ray.init(
@@ -52,7 +52,7 @@ def test_a_killed_driver_that_starts_again_goes_on(cluster: str, tmp_path: Path)
         "gate.valid=0", "gate.grounded=0", "gate.f1_ratio=0", "quiet=true",
     ]  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "distill", *given, f"ray.address={cluster}"],
+        [sys.executable, "-m", "pipelines.cli", "distill", *given, "workers=2", f"ray.address={cluster}"],
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 100
@@ -75,4 +75,5 @@ def test_a_killed_driver_that_starts_again_goes_on(cluster: str, tmp_path: Path)
     quiet = tmp_path / "quiet"
     assert main(["--data", str(folder / "training_set.parquet"), "--out", str(quiet), *MICRO]) == 0
     found, expected = (load_file(at / "model/model.safetensors") for at in (folder, quiet))
-    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-3)

@@ -12,10 +12,12 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_file
-from medfilip.distillation.dataset import TEST, read_rows
+from medfilip.distillation.dataset import TEST
 from medfilip.distillation.replying import StudentEngine
+from medfilip.distillation.row_file import read_rows
 from medfilip.extraction.gold import Choice, GoldSentence, append_gold
 from medfilip.extraction.prompt import STUDENT_PROMPT, prompt_version
+from medfilip.phantom.corpus import write_reports
 from medfilip.storage.shards import read_dataset
 from pipelines import ray_distill
 from tests.ray.conftest import Ran, run_job
@@ -54,8 +56,10 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
     extracted: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = write_gold(extracted, tmp_path / "gold.jsonl")
+    write_reports(tmp_path / "corpus", 20, seed=5)
     arguments = (
         f"findings={extracted.location}", f"gold={tmp_path / 'gold.jsonl'}", "gold_test_share=0.4", "synthetic=2000",
+        f"phantom={tmp_path / 'corpus'}",
         "test_rows=8", "quiet=true", f"root={tmp_path / 'runs'}", *(f"train.{item}" for item in MICRO),
     )  # fmt: skip
     with pytest.raises(MedfilipError, match=r"below 0\.9\d+\. The student is not published") as caught:
@@ -70,7 +74,9 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
     rows, facts = read_rows(folder / "training_set.parquet")
     assert facts["synthetic"] == "false" and {row.source for row in rows if row.text in texts} == {"gold"}
     counts, rejected = manifest.counts, manifest.rejected
-    assert counts["from_gold"] + counts["from_lexicon"] + counts["from_generator"] + counts["from_rules"] == len(rows)
+    sources = ("gold", "phantom", "lexicon", "generator", "rules")
+    assert all(counts[f"from_{name}"] for name in sources)
+    assert sum(counts[f"from_{name}"] for name in sources) == len(rows)
     assert counts["training_steps"] == 24 and counts["longest_row_tokens"] > 0 and rejected["gold_decides"] > 0
     assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [12, 24]
     for file in manifest.files:

@@ -1,6 +1,11 @@
-"""Training of a student: ``python -m medfilip.distillation --data DATA --out FOLDER [--config YAML] [KEY=VALUE ...]``.
+"""Training of a student without Ray, in one process or under torchrun; a run that is started again goes on.
 
-A run that is started again goes on from its last state; the model is written to ``FOLDER/model``.
+::
+
+    python -m medfilip.distillation --data DATA --out FOLDER [--config YAML] [KEY=VALUE ...]
+    torchrun --nproc-per-node 2 -m medfilip.distillation --data DATA --out FOLDER [KEY=VALUE ...]
+
+Any number of processes trains the same student; the model is written to ``FOLDER/model``.
 """
 
 from __future__ import annotations
@@ -11,12 +16,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
 from medfilip.distillation.settings import DistillSettings
 
-MODEL, STATE_FOLDER, LOG = "model", "state", "log.jsonl"
+if TYPE_CHECKING:
+    from medfilip.distillation.prepare import Prepared
+    from medfilip.distillation.train import Run
+    from medfilip.model.distributed import World
+
+MODEL, STATE_FOLDER, LOG, PREPARED = "model", "state", "log.jsonl", "prepared"
 _USAGE_ERRORS = (ErrorCode.CONFIG_INVALID, ErrorCode.CONFIG_UNKNOWN_KEY, ErrorCode.CONFIG_FILE_UNREADABLE)
 
 
@@ -25,37 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     try:
         settings = load_settings(DistillSettings, "distillation", file=options.config, overrides=options.settings)
-        _train(options.data, options.out, settings)
+        from medfilip.model.distributed import process_group
+
+        with process_group() as world:
+            _train(options.data, options.out, settings, world)
     except MedfilipError as error:
         sys.stderr.write(f"error [{error.code}] {error}\n")
         return 2 if error.code in _USAGE_ERRORS else 1
     return 0
 
 
-def _train(data: Path, out: Path, settings: DistillSettings) -> None:
+def _train(data: Path, out: Path, settings: DistillSettings, world: World) -> None:
     import torch
 
-    from medfilip.core.fingerprint import sha256_file
     from medfilip.distillation.card import card_facts, publish_student
-    from medfilip.distillation.dataset import read_rows
-    from medfilip.distillation.prepare import load_prepared, prepare
-    from medfilip.distillation.student import count_parameters
-    from medfilip.distillation.train import fit, start_run
+    from medfilip.distillation.train import PROGRESS, fit, start_run
+    from medfilip.model.distributed import check_same_start
 
     begun = time.monotonic()
-    if data.is_dir():
-        prepared = load_prepared(data, settings)
-    else:
-        rows, facts = read_rows(data)
-        prepared = prepare(settings, rows, facts, data=sha256_file(data))
-    run = start_run(settings, prepared, device="cuda" if torch.cuda.is_available() else "cpu")
-    tokens, refused = int(run.train.lengths.sum()), run.train.refused + run.validation.refused
-    sys.stdout.write(
-        f"{len(run.train):,d} rows, {tokens:,d} tokens, {refused:,d} refused as too long; "
-        f"{count_parameters(run.model):,d} parameters on {run.device}; ready after {time.monotonic() - begun:.0f} s\n"
-    )
-    sys.stdout.flush()
-    out.mkdir(parents=True, exist_ok=True)
+    state = out / STATE_FOLDER / PROGRESS
+    check_same_start(state.read_text(encoding="utf-8") if state.is_file() else None, world)
+    prepared = _prepare(data, out, settings, world)
+    run = start_run(settings, prepared, device="cuda" if torch.cuda.is_available() else "cpu", world=world)
     history: list[Mapping[str, float]] = []
 
     def report(numbers: Mapping[str, float]) -> None:
@@ -63,14 +65,50 @@ def _train(data: Path, out: Path, settings: DistillSettings) -> None:
         told = {"seconds": round(time.monotonic() - begun, 1), **{k: round(float(v), 5) for k, v in numbers.items()}}
         with (out / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(told) + "\n")
-        sys.stdout.write("  ".join(f"{name} {value:g}" for name, value in told.items()) + "\n")
-        sys.stdout.flush()
+        _say("  ".join(f"{name} {value:g}" for name, value in told.items()))
 
+    if world.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        _say(f"{_size(run)}; ready after {time.monotonic() - begun:.0f} s")
     fit(run, out / STATE_FOLDER, report)
-    metrics = {name: history[-1][name] for name in ("loss", "validation_loss", "exact")} if history else {}
-    name = publish_student(run.model, run.tokenizer, out / MODEL, settings=settings,
-                           facts=card_facts(prepared.facts, refused=refused), metrics=metrics)  # fmt: skip
-    sys.stdout.write(f"student {name} in {out / MODEL} after {time.monotonic() - begun:.0f} s\n")
+    if world.rank == 0:
+        refused = run.train.refused + run.validation.refused
+        metrics = {name: history[-1][name] for name in ("loss", "validation_loss", "exact")} if history else {}
+        name = publish_student(run.model, run.tokenizer, out / MODEL, settings=settings,
+                               facts=card_facts(prepared.facts, refused=refused), metrics=metrics)  # fmt: skip
+        _say(f"student {name} in {out / MODEL} after {time.monotonic() - begun:.0f} s")
+
+
+def _prepare(data: Path, out: Path, settings: DistillSettings, world: World) -> Prepared:
+    """Return the rows as tokens, from a prepared folder or made here; of several processes one makes them for all."""
+    from torch import distributed as dist
+
+    from medfilip.distillation.prepare import load_prepared, prepare_once
+
+    if data.is_dir():
+        return load_prepared(data, settings)
+    if world.size == 1:
+        return prepare_once(settings, data, out / PREPARED)
+    if world.rank == 0:
+        prepare_once(settings, data, out / PREPARED)
+    dist.barrier()
+    return load_prepared(out / PREPARED, settings)
+
+
+def _size(run: Run) -> str:
+    from medfilip.distillation.student import count_parameters
+
+    tokens, refused = int(run.train.lengths.sum()), run.train.refused + run.validation.refused
+    processes = f", {run.world.size} processes" if run.world.size > 1 else ""
+    return (
+        f"{len(run.train):,d} rows, {tokens:,d} tokens, {refused:,d} refused as too long; "
+        f"{count_parameters(run.model):,d} parameters on {run.device}{processes}"
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

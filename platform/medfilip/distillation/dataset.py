@@ -9,11 +9,11 @@ sentence carry it, is taken out here (``trimmed``). What is dropped is counted u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
+from numpy.typing import NDArray
 
 from medfilip.core.ids import hash64
 from medfilip.distillation.sentences import Example
@@ -172,10 +172,20 @@ def _whole(row: FindingRow) -> tuple[str, ...]:
     return (*_core(row), *(str(row[slot]) for slot in _COMPARED), *lists)
 
 
+def split_part(text: str) -> int:
+    """Return what decides the split of a sentence: a number below 1,000, from its hash."""
+    return (hash64("student", text) & _UNSIGNED) % _SPLIT_PARTS
+
+
+def splits_of(part_N: NDArray[np.int16], test_share_N: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Return the splits of sentences with these parts; see `split_of`."""
+    is_test_N = part_N < _VALIDATION + test_share_N * _SPLIT_PARTS
+    return np.where(part_N < _VALIDATION, VALIDATION, np.where(is_test_N, TEST, TRAIN))
+
+
 def split_of(text: str, test_share: float = 0.01) -> str:
     """Return the split of a sentence, by its hash, whoever read it: one in a hundred is for validation."""
-    part = (hash64("student", text) & _UNSIGNED) % _SPLIT_PARTS
-    return VALIDATION if part < _VALIDATION else TEST if part < _VALIDATION + test_share * _SPLIT_PARTS else TRAIN
+    return str(splits_of(np.array([split_part(text)], np.int16), np.array([test_share]))[0])
 
 
 def reading_of(example: Example, rules: SentenceResult) -> Reading | str:
@@ -225,67 +235,3 @@ def balanced(rows: Sequence[Row], most: float, counts: Counter[str]) -> list[Row
         dropped.update(ranked[limit:])
     counts["over_share"] += len(dropped)
     return [row for number, row in enumerate(rows) if number not in dropped]
-
-
-def write_rows(rows: Sequence[Row], file: Path, facts: Mapping[str, str]) -> None:
-    """Write rows as one Parquet file, with facts about their making in its metadata."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(encode_rows(rows, facts))
-
-
-def encode_rows(rows: Sequence[Row], facts: Mapping[str, str]) -> bytes:
-    """Return the content of the file that `write_rows` writes."""
-    import pyarrow.parquet as pq
-
-    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
-    table = table.replace_schema_metadata({f"medfilip.{name}": value for name, value in facts.items()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression="zstd", compression_level=19, use_dictionary=["phenomenon", "source", "split"]
-    )
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
-    """Read what `write_rows` wrote: rows and facts.
-
-    Raises
-    ------
-    MedfilipError
-        ``INPUT_NOT_FOUND`` or ``COLUMN_MISSING``.
-    """
-    from medfilip.core.errors import ErrorCode, MedfilipError
-
-    if not file.is_file():
-        raise MedfilipError(
-            ErrorCode.INPUT_NOT_FOUND, f"There is no training set {file}.", fix="Make one, or check the path."
-        )
-    return decode_rows(file.read_bytes(), str(file))
-
-
-def decode_rows(content: bytes, name: str) -> tuple[list[Row], dict[str, str]]:
-    """Read what `encode_rows` returned; ``name`` is what errors call it.
-
-    Raises
-    ------
-    MedfilipError
-        ``COLUMN_MISSING``.
-    """
-    import pyarrow.parquet as pq
-
-    from medfilip.core.errors import ErrorCode, MedfilipError
-
-    table = pq.read_table(pa.BufferReader(content))
-    if missing := [column for column in COLUMNS if column not in table.column_names]:
-        raise MedfilipError(
-            ErrorCode.COLUMN_MISSING,
-            f"The training set {name} lacks the columns {', '.join(missing)}.",
-            fix="Give a file that medfilip.distillation wrote.",
-        )
-    metadata = table.schema.metadata or {}
-    facts = {
-        k.decode().removeprefix("medfilip."): v.decode() for k, v in metadata.items() if k.startswith(b"medfilip.")
-    }
-    columns = [table[column].to_pylist() for column in COLUMNS]
-    return [Row(*values) for values in zip(*columns, strict=True)], facts

@@ -5,8 +5,10 @@ Legend of tensor names: N rows, T tokens of a padded row, B rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ IGNORED = -100
 """Target of a token that the loss does not count."""
 
 _PADDED_TO = 16
-_CHUNK = 50_000
+_CHUNK = 8_192
+_SMALL = 1 << 16
 _SENTINEL = "\x00sentence\x00"
 _UNSIGNED = (1 << 64) - 1
 
@@ -33,7 +36,7 @@ class Encoded:
     Attributes
     ----------
     ids
-        All rows behind one another.
+        All rows behind one another, 16 or 32 bits each; a map of a file if there are many.
     starts_N1
         Where each row starts in ``ids``, and where the last one ends.
     prompts_N
@@ -42,7 +45,7 @@ class Encoded:
         Rows that were longer than the context and are not here.
     """
 
-    ids: NDArray[np.int32]
+    ids: NDArray[Any]
     starts_N1: NDArray[np.int64]
     prompts_N: NDArray[np.int32]
     refused: int
@@ -52,12 +55,16 @@ class Encoded:
         """Tokens of each row."""
         return np.diff(self.starts_N1)
 
+    def lengths_of(self, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some rows."""
+        return self.starts_N1[rows_B + 1] - self.starts_N1[rows_B]
+
     def __len__(self) -> int:
         return len(self.prompts_N)
 
     def batch(self, rows_B: NDArray[np.int64], padding: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return ``ids_BT``, padded on the right, and ``targets_BT``: the token that follows, of answers alone."""
-        longest = int(self.lengths[rows_B].max())
+        longest = int(self.lengths_of(rows_B).max())
         width = -(-longest // _PADDED_TO) * _PADDED_TO
         ids_BT = np.full((len(rows_B), width), padding, np.int64)
         targets_BT = np.full((len(rows_B), width), IGNORED, np.int64)
@@ -97,25 +104,54 @@ def prompt_texts(tokenizer: Any, prompt: PromptTemplate, sentences: Sequence[tup
         yield f"{before}{prompt.messages(text, context)[-1]['content']}{behind}"
 
 
-def encode(tokenizer: Any, prompt: PromptTemplate, rows: Sequence[Row], *, longest: int) -> Encoded:
-    """Encode rows as prompt, answer and end; a row above ``longest`` tokens is refused and counted, never cut."""
+def encode(
+    tokenizer: Any, prompt: PromptTemplate, rows: Iterable[Row], *, longest: int, file: Path | None = None
+) -> Encoded:
+    """Encode rows as prompt, answer and end; a row above ``longest`` tokens is refused and counted, never cut.
+
+    Parameters
+    ----------
+    file
+        Where the tokens are written, in place of memory.
+    """
+    kind = np.dtype("<u2") if len(tokenizer) <= _SMALL else np.dtype("<i4")
+    pieces: list[NDArray[Any]] = []
+    lengths, prompts, refused = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], 0
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    left = iter(rows)
+    while part := list(islice(left, _CHUNK)):
+        ids, widths, starts = _encode_part(tokenizer, prompt, part, longest, kind)
+        refused += len(part) - len(widths)
+        lengths.append(widths)
+        prompts.append(starts)
+        if file is None:
+            pieces.append(ids)
+        else:
+            with file.open("ab") as stream:
+                ids.tofile(stream)
+    starts_N1 = np.cumsum(np.concatenate(lengths))
+    if file is not None and starts_N1[-1]:
+        flat: NDArray[Any] = np.memmap(file.resolve(), kind, mode="r")
+    else:
+        flat = np.concatenate([np.zeros(0, kind), *pieces])
+    return Encoded(flat, starts_N1, np.concatenate(prompts), refused)
+
+
+def _encode_part(
+    tokenizer: Any, prompt: PromptTemplate, rows: Sequence[Row], longest: int, kind: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int32]]:
+    """Return the tokens of the rows that fit, their lengths, and the lengths of their prompts."""
     end = tokenizer.eos_token_id
-    ids: list[NDArray[np.int32]] = []
-    prompts: list[int] = []
-    refused = 0
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        asked = _encode_texts(tokenizer, list(prompt_texts(tokenizer, prompt, [(r.text, r.context) for r in part])))
-        answered = _encode_texts(tokenizer, [row.reply for row in part])
-        for question, answer in zip(asked, answered, strict=True):
-            if len(question) + len(answer) + 1 > longest:
-                refused += 1
-                continue
-            ids.append(np.array([*question, *answer, end], np.int32))
-            prompts.append(len(question))
-    starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
-    flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
-    return Encoded(flat, starts, np.array(prompts, np.int32), refused)
+    asked = _encode_texts(tokenizer, list(prompt_texts(tokenizer, prompt, [(r.text, r.context) for r in rows])))
+    answered = _encode_texts(tokenizer, [row.reply for row in rows])
+    pairs = zip(asked, answered, strict=True)
+    fitting = [(question, answer) for question, answer in pairs if len(question) + len(answer) + 1 <= longest]
+    ids = [np.array([*question, *answer, end], kind) for question, answer in fitting]
+    widths = np.array([len(one) for one in ids], np.int64)
+    flat = np.concatenate(ids) if ids else np.zeros(0, kind)
+    return flat, widths, np.array([len(question) for question, _ in fitting], np.int32)
 
 
 def _encode_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What engines and people say of real sentences → readings, and how all sources become one training set.
+"""What engines and people say of real sentences → readings.
 
 Rules are believed where they doubt nothing, a model where all it said stands in the sentence; where both read a
 sentence they must agree. A person's word counts before either of them.
@@ -6,14 +6,11 @@ sentence they must agree. A person's word counts before either of them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 from medfilip.distillation.coverage import PHENOMENA
-from medfilip.distillation.dataset import TRAIN, Reading, Row, RowWriter, balanced, split_of, unique
+from medfilip.distillation.dataset import Reading, Row, RowWriter
 from medfilip.extraction.engine import OK, FindingRow
 from medfilip.extraction.gold import GoldSentence
 from medfilip.extraction.lexicon import LexiconEngine
@@ -26,26 +23,6 @@ _RAREST_FIRST = (
     "measure", "placeholder", "hedge", "device", "change", "list", "degree", "side", "negation", "normality",
 )  # fmt: skip
 _NO_LOSS = "certainty_without_cue"
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """How sources are joined.
-
-    Attributes
-    ----------
-    test_share, gold_test_share
-        Shares of the sentences, and of the reviewed ones, that are held out to be measured by.
-    phenomenon_share
-        Largest share of one phenomenon; gold is not thinned out.
-    gold_weight
-        How often a reviewed sentence stands in the rows to train on.
-    """
-
-    test_share: float
-    gold_test_share: float
-    phenomenon_share: float
-    gold_weight: int
 
 
 def phenomenon_of(text: str) -> str:
@@ -84,44 +61,4 @@ def gold_rows(gold: Iterable[GoldSentence], writer: RowWriter) -> list[Row]:
         row = writer.row(Reading(item.text, item.context, findings, GOLD, phenomenon_of(item.text)))
         if row is not None:
             rows.append(row)
-    return rows
-
-
-def join(
-    gold: Sequence[GoldSentence],
-    reviewed: Sequence[Row],
-    given: Iterable[Row],
-    synthetic: Iterable[Row],
-    mixture: Mixture,
-    counts: Counter[str],
-) -> list[Row]:
-    """Return the training set: each sentence in its context once, save for the weight of gold, in splits by its text.
-
-    Parameters
-    ----------
-    gold
-        All decisions: no other reading of their sentences stays, whether or not their own became a row.
-    reviewed
-        The rows that gold became (`gold_rows`).
-    given, synthetic
-        Rows of engines, and of the generator; of equal ones the former stay.
-    counts
-        Takes ``gold_decides``, ``duplicate`` and ``over_share``.
-    """
-    decided = {(item.text, item.context or "") for item in gold}
-    reviewed = list(unique(reviewed, counts))
-    others: list[Row] = []
-    for row in unique(chain(given, synthetic), counts):
-        if (row.text, row.context or "") in decided:
-            counts["gold_decides"] += 1
-        else:
-            others.append(row)
-    others = balanced(others, mixture.phenomenon_share, counts)
-    # By its text in whatever context: no sentence that is measured was trained on.
-    texts = {item.text for item in gold}
-    rows: list[Row] = []
-    for row in (*reviewed, *others):
-        split = split_of(row.text, mixture.gold_test_share if row.text in texts else mixture.test_share)
-        repeated = mixture.gold_weight if row.source == GOLD and split == TRAIN else 1
-        rows.extend([replace(row, split=split)] * repeated)
     return rows

@@ -18,8 +18,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from medfilip.core.fingerprint import fingerprint
-from medfilip.distillation.dataset import Row, RowWriter, balanced, reading_of, unique, write_rows
+from medfilip.distillation.dataset import Row, RowWriter, balanced, reading_of, unique
 from medfilip.distillation.grammar import load_grammar
+from medfilip.distillation.row_file import write_rows
 from medfilip.distillation.sentences import BLOCK, GENERATOR_VERSION, Generator
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.prompt import STUDENT_PROMPT, load_prompt

@@ -170,9 +170,10 @@ def read_gold(file: Path, *, limit: int | None = None) -> list[Gold]:
 
 
 def _gold_of_rows(file: Path) -> list[Gold]:
-    from medfilip.distillation.dataset import TEST, read_rows
+    from medfilip.distillation.dataset import TEST
+    from medfilip.distillation.row_file import RowFile
 
-    return gold_of_rows([row for row in read_rows(file)[0] if row.split == TEST])
+    return gold_of_rows([row for row in RowFile(file) if row.split == TEST])
 
 
 def gold_of_rows(rows: Iterable[Row]) -> list[Gold]:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from medfilip.core.errors import ErrorCode
-from medfilip.core.fingerprint import fingerprint, sha256_file
+from medfilip.core.fingerprint import fingerprint
 from medfilip.distillation.constrained import GrammarDecoder
 from medfilip.distillation.encoding import prompt_texts
+from medfilip.distillation.shipped import weight_hashes
 from medfilip.extraction.copying import Copying
 from medfilip.extraction.engine import SentenceResult
 from medfilip.extraction.prompt import PromptTemplate, load_prompt, prompt_version
@@ -62,13 +63,19 @@ class StudentEngine:
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu", batch_size: int = 256, copying: bool = True) -> StudentEngine:
-        """Load a model folder in single precision; its prompt version comes from its configuration."""
+        """Load a model folder in single precision; its prompt version comes from its configuration.
+
+        Raises
+        ------
+        MedfilipError
+            ``CHECKPOINT_INVALID`` if the folder lists hashes and a file of it is missing, changed or not listed.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
+        weights = fingerprint(weight_hashes(folder))
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
-        weights = fingerprint([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
         tokenizer, prompt = AutoTokenizer.from_pretrained(folder), load_prompt(prompt_version(str(folder)))
         return cls(model, tokenizer, prompt, load_ontology(), batch_size=batch_size, weights=weights, copying=copying)
 

@@ -3,6 +3,9 @@
 Learning rate and order are functions of the step, and nothing else is drawn; a run that was killed goes on from its
 last state and ends with the very weights of an undisturbed one (on the same machine and the same number of threads).
 
+The batch of a step is the same for any number of processes. Each takes its slice, its loss is the part of the batch's
+mean that its own answer tokens make, and the gradients are summed: a run may go on with more or fewer processes.
+
 Legend of tensor names: B rows, T tokens, A answer tokens of a batch, V vocabulary, D width.
 """
 
@@ -14,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ from medfilip.distillation.settings import DistillSettings
 from medfilip.distillation.student import make_student, open_base
 from medfilip.extraction.prompt import PromptTemplate, load_prompt
 from medfilip.findings.ontology import load_ontology
+from medfilip.model.distributed import World, share_weights, sum_gradients, total
+from medfilip.training.order import rank_slice
 
 STATE, PROGRESS = "state.safetensors", "progress.json"
 _BETAS = (0.9, 0.95)
@@ -56,6 +61,7 @@ class Run:
     validation_rows: list[Row]
     name: str
     device: str
+    world: World = field(default_factory=World)
     step: int = 0
 
     @property
@@ -65,8 +71,14 @@ class Run:
         return int(self.tokenizer.eos_token_id if padding is None else padding)
 
 
-def start_run(settings: DistillSettings, prepared: Prepared, *, device: str) -> Run:
-    """Make or open the student of a prepared training set; see `make_student` and `open_base` for what is raised."""
+def start_run(settings: DistillSettings, prepared: Prepared, *, device: str, world: World | None = None) -> Run:
+    """Make or open the student of a prepared training set; see `make_student` and `open_base` for what is raised.
+
+    Parameters
+    ----------
+    world
+        This process among those that train; the only one by default.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     tokenizer, prompt, seed = prepared.tokenizer, load_prompt(settings.prompt), settings.seed
@@ -76,18 +88,29 @@ def start_run(settings: DistillSettings, prepared: Prepared, *, device: str) -> 
         model = make_student(settings.student, tokenizer, prompt=settings.prompt, seed=seed)
     name = fingerprint({"settings": settings.semantic(), "data": prepared.key})
     train, validation, held_out = prepared.train, prepared.validation, prepared.held_out
-    return Run(settings, model.to(device), tokenizer, prompt, train, validation, held_out, name, device)
+    return Run(
+        settings, model.to(device), tokenizer, prompt, train, validation, held_out, name, device, world or World()
+    )  # fmt: skip
 
 
-def fit(run: Run, folder: Path, report: Report, *, after_step: Callable[[int], None] | None = None) -> None:
-    """Train to the end, from the last state in ``folder`` if there is one.
+def fit(
+    run: Run,
+    folder: Path,
+    report: Report,
+    *,
+    after_step: Callable[[int], None] | None = None,
+    after_state: Callable[[int], None] | None = None,
+) -> None:
+    """Train to the end, from the last state in ``folder`` if there is one; all processes must see the same one.
 
     Parameters
     ----------
     report
-        Told of numbers every ``report_steps`` steps and at the end.
+        Told of numbers every ``report_steps`` steps and at the end, in the process of rank 0.
     after_step
         Called with the number of steps that are done.
+    after_state
+        Called in every process when rank 0 has written a state, with the number of steps that are in it.
 
     Raises
     ------
@@ -97,36 +120,98 @@ def fit(run: Run, folder: Path, report: Report, *, after_step: Callable[[int], N
     settings = run.settings
     optimizer = _optimizer(run)
     run.step = _resume(run, optimizer, folder)
+    # Equal seeds do not promise equal last bits on unequal machines.
+    share_weights(torch.nn.ParameterList([parameter for _, parameter in _trained(run)]), run.world)
     batches = _Batches(settings, run.train.lengths)
-    total = batches.total
+    steps = batches.total
     forward = torch.compile(run.model, dynamic=True) if settings.compile else run.model
-    losses: list[Tensor] = []
-    tokens, since = 0, time.perf_counter()
+    meter = _Meter(run)
     run.model.train()
-    while run.step < total:
+    while run.step < steps:
         epoch, rows_B = batches.at(run.step)
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(run.step, total, settings.warmup)
-        ids_BT, targets_BT = _tensors(run, run.train, rows_B)
-        with _precision(run.device):
-            loss = answer_loss(forward, ids_BT, targets_BT)
-        loss.backward()  # type: ignore[no-untyped-call]
+            group["lr"] = settings.learning_rate * schedule(run.step, steps, settings.warmup)
+        meter.take(*backward(run, forward, rows_B))
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
-        tokens += ids_BT.numel()
         run.step += 1
-        if run.step % settings.report_steps == 0 or run.step == total:
-            mean = _finite(torch.stack(losses).mean(), run.step)
-            speed = tokens / (time.perf_counter() - since)
-            report({"epoch": epoch, "step": run.step, "loss": mean, "tokens_per_s": speed, **_validate(run)})
-            losses, tokens, since = [], 0, time.perf_counter()
-        if run.step % settings.state_steps == 0 and run.step < total:
-            _save(run, optimizer, folder)
+        if run.step % settings.report_steps == 0 or run.step == steps:
+            numbers = meter.read()
+            if run.world.rank == 0:
+                report({"epoch": epoch, "step": run.step, **numbers, **_validate(run)})
+            meter = _Meter(run)
+        if run.step % settings.state_steps == 0 and run.step < steps:
+            if run.world.rank == 0:
+                _save(run, optimizer, folder)
+            if after_state is not None:
+                after_state(run.step)
         if after_step is not None:
             after_step(run.step)
     run.model.eval()
+
+
+def backward(run: Run, forward: Any, rows_B: NDArray[np.int64]) -> tuple[Tensor, int]:
+    """Leave the gradient of a whole batch in every process.
+
+    Parameters
+    ----------
+    forward
+        The model, compiled or not.
+    rows_B
+        The batch, the same in all processes.
+
+    Returns
+    -------
+    loss
+        This process's part: the parts sum to the mean over the answer tokens of the batch.
+    tokens
+        Padded tokens that this process computed.
+    """
+    answers = int((run.train.lengths_of(rows_B) - run.train.prompts_N[rows_B]).sum())
+    own = rows_B[rank_slice(len(rows_B), run.world)]
+    loss, tokens = torch.zeros((), device=run.device), 0
+    if len(own):  # a batch may have fewer rows than there are processes
+        ids_BT, targets_BT = _tensors(run, run.train, own)
+        with _precision(run.device):
+            loss = answer_loss(forward, ids_BT, targets_BT, of=answers)
+        loss.backward()  # type: ignore[no-untyped-call]
+        tokens = ids_BT.numel()
+    sum_gradients(run.model.parameters(), run.world)
+    return loss.detach(), tokens
+
+
+class _Meter:
+    """Adds up loss and speed between two reports; every process reads it at the same steps."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._losses: list[Tensor] = []
+        self._tokens, self._since = 0, time.perf_counter()
+
+    def take(self, loss: Tensor, tokens: int) -> None:
+        """Take what `backward` returned of a step."""
+        self._losses.append(loss)
+        self._tokens += tokens
+
+    def read(self) -> dict[str, float]:
+        """Return mean loss and tokens a second of all processes.
+
+        Raises
+        ------
+        MedfilipError
+            ``TRAINING_DIVERGED`` if the loss is no number.
+        """
+        run = self._run
+        loss = float(total(torch.stack(self._losses).mean(), run.world))
+        tokens = float(total(torch.tensor(float(self._tokens), device=run.device), run.world))
+        if not math.isfinite(loss):
+            raise MedfilipError(
+                ErrorCode.TRAINING_DIVERGED,
+                f"The loss is no number before step {run.step}.",
+                fix="Lower learning_rate, or raise warmup.",
+            )
+        return {"loss": loss, "tokens_per_s": tokens / (time.perf_counter() - self._since)}
 
 
 def count_steps(settings: DistillSettings, lengths_N: NDArray[np.int64]) -> int:
@@ -134,13 +219,22 @@ def count_steps(settings: DistillSettings, lengths_N: NDArray[np.int64]) -> int:
     return _Batches(settings, lengths_N).total
 
 
-def answer_loss(model: Any, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """Return the mean cross entropy of answer tokens; only their states go through the vocabulary."""
+def answer_loss(model: Any, ids_BT: Tensor, targets_BT: Tensor, *, of: int | None = None) -> Tensor:
+    """Return the mean cross entropy of answer tokens; only their states go through the vocabulary.
+
+    Parameters
+    ----------
+    of
+        Answer tokens of the batch that these rows are a part of: the part of its mean that is theirs is returned.
+    """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     states_BTD = base.model(input_ids=ids_BT, use_cache=False).last_hidden_state
     answers_BT = targets_BT != IGNORED
     logits_AV = base.lm_head(states_BTD[answers_BT])
-    return F.cross_entropy(logits_AV.float(), targets_BT[answers_BT])
+    logits_AV, targets_A = logits_AV.float(), targets_BT[answers_BT]
+    if of is None:
+        return F.cross_entropy(logits_AV, targets_A)
+    return F.cross_entropy(logits_AV, targets_A, reduction="sum") / of
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
@@ -211,17 +305,6 @@ def _validate(run: Run) -> dict[str, float]:
     exact = sum(reply == row.reply for (reply, _), row in zip(replies, asked, strict=True)) / len(asked)
     run.model.train()
     return {"validation_loss": float(np.average(losses, weights=counts)), "exact": exact}
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = float(loss)
-    if not math.isfinite(value):
-        raise MedfilipError(
-            ErrorCode.TRAINING_DIVERGED,
-            f"The loss is no number before step {step}.",
-            fix="Lower learning_rate, or raise warmup.",
-        )
-    return value
 
 
 def _save(run: Run, optimizer: torch.optim.Optimizer, folder: Path) -> None:

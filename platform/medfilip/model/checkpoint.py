@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from medfilip._version import __version__
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import fingerprint, sha256_bytes
+from medfilip.core.fingerprint import fingerprint, sha256_bytes, sha256_file
 from medfilip.knowledge.inject import InjectionMode
 from medfilip.knowledge.slots import Slot
 from medfilip.model.calibration import Calibration
@@ -181,21 +182,52 @@ def read_files(folder: Path, required: Sequence[str] = REQUIRED) -> dict[str, by
     MedfilipError
         ``CHECKPOINT_INVALID`` if a file is missing or changed, one of ``required`` among them.
     """
-    listed = _parse(folder, HASHES, lambda: dict(json.loads((folder / HASHES).read_bytes())))
+    listed = _listed(folder, required)
     files: dict[str, bytes] = {}
     for file, expected in listed.items():
+        files[file] = (folder / file).read_bytes()
+        if sha256_bytes(files[file]) != expected:
+            raise _invalid(folder, file, "does not match its hash")
+    return files
+
+
+def verify_files(folder: Path, required: Sequence[str] = REQUIRED) -> dict[str, str]:
+    """Check every file that ``hashes.json`` lists, without holding any in memory, and return the hashes.
+
+    A file is hashed once in a process; again only if its time or size has changed.
+
+    Raises
+    ------
+    MedfilipError
+        As `read_files` does.
+    """
+    listed = _listed(folder, required)
+    for file, expected in listed.items():
+        path = (folder / file).absolute()
+        about = path.stat()
+        if _hash_of(path, about.st_mtime_ns, about.st_size, about.st_ino) != expected:
+            raise _invalid(folder, file, "does not match its hash")
+    return listed
+
+
+@lru_cache(maxsize=256)
+def _hash_of(path: Path, time: int, size: int, inode: int) -> str:
+    return sha256_file(path)
+
+
+def _listed(folder: Path, required: Sequence[str]) -> dict[str, str]:
+    """Return the hashes of ``hashes.json``; its files are there, plain, and the required among them."""
+    listed: dict[str, str] = _parse(folder, HASHES, lambda: dict(json.loads((folder / HASHES).read_bytes())))
+    for file in listed:
         if not _PLAIN_NAME.fullmatch(file):
             raise _invalid(folder, HASHES, "lists a name that is no plain file name")
         path = folder / file
         if path.is_symlink() or not path.is_file():
             raise _invalid(folder, file, "is missing or is a link")
-        files[file] = path.read_bytes()
-        if sha256_bytes(files[file]) != expected:
-            raise _invalid(folder, file, "does not match its hash")
     for file in required:
-        if file not in files:
+        if file not in listed:
             raise _invalid(folder, file, "is not listed in hashes.json")
-    return files
+    return listed
 
 
 def _parse(folder: Path, file: str, read: Callable[[], _T]) -> _T:

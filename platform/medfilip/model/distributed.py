@@ -12,12 +12,16 @@ Legend of tensor names: X rows of one process, D any further dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from medfilip.core.errors import ErrorCode, MedfilipError
 
 _BUCKET = 25 << 20  # elements of one all-reduce: large enough for bandwidth, small next to a model
 
@@ -35,6 +39,61 @@ class World:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
+
+
+@contextmanager
+def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """Join the processes that torchrun started, with gloo or, one GPU each, nccl; without torchrun be the only one.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID`` with more processes on a machine than it has GPUs, if it has any.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        yield World.current()
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        processes, gpus = int(environment["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > gpus:
+            raise MedfilipError(
+                ErrorCode.CONFIG_INVALID,
+                f"--nproc-per-node {processes} is above this machine's {gpus} GPUs; each process takes one.",
+                fix=f"Start {gpus} processes, or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU.",
+            )
+        torch.cuda.set_device(int(environment["LOCAL_RANK"]))
+        backend = "nccl"
+    dist.init_process_group(backend)
+    try:
+        yield World.current()
+    finally:
+        dist.destroy_process_group()
+
+
+def check_same_start(found: str | None, world: World) -> None:
+    """Refuse processes that see different states: some would start anew while others go on.
+
+    Parameters
+    ----------
+    found
+        What names the state that this process sees; ``None`` if it sees none.
+
+    Raises
+    ------
+    MedfilipError
+        ``CONFIG_INVALID``.
+    """
+    if world.size == 1:
+        return
+    everyone: list[str | None] = [None] * world.size
+    dist.all_gather_object(everyone, found)
+    if len(set(everyone)) > 1:
+        raise MedfilipError(
+            ErrorCode.CONFIG_INVALID,
+            "The processes find different checkpoints in --out.",
+            fix="Give a folder that all machines share.",
+        )
 
 
 def lengths(part_XD: Tensor, world: World) -> list[int]:

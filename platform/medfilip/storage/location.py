@@ -6,8 +6,10 @@ unchanged) goes through boto3's conditional writes on S3 and through ``O_EXCL`` 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 ALLOWED_SCHEMES = ("file", "s3")
 PREFIXES_VARIABLE = "MEDFILIP_ALLOWED_PREFIXES"
 _TEMPORARY = ".tmp"
+_PIECE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,37 @@ class Location:
         temporary = _temporary_beside(target)
         _write_synced(temporary, data)
         temporary.replace(target)
+
+    def read_file(self, target: Path) -> None:
+        """Copy the file to a local one, in pieces."""
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream, target.open("wb") as copy:
+            shutil.copyfileobj(stream, copy, _PIECE)
+
+    def write_file(self, source: Path) -> None:
+        """Copy a local file here, in pieces: readers see the old content or the new, never a part."""
+        if self.scheme == "s3":
+            target_stream = self.filesystem.open_output_stream(self.path, compression=None)
+            with source.open("rb") as content, target_stream as stream:
+                shutil.copyfileobj(content, stream, _PIECE)
+            return
+        target = Path(self.path)
+        temporary = _temporary_beside(target)
+        try:
+            with source.open("rb") as content, temporary.open("xb") as copy:
+                shutil.copyfileobj(content, copy, _PIECE)
+                copy.flush()
+                os.fsync(copy.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def sha256(self) -> str:
+        """SHA-256 of the file in hex, read in pieces."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def create(self, data: bytes) -> None:
         """Write the file only if nothing is there; a lost race is `ErrorCode.PUBLISH_RACE_LOST`."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from medfilip._version import __version__
-from medfilip.core.fingerprint import fingerprint, sha256_bytes
+from medfilip.core.fingerprint import fingerprint
 from medfilip.core.ids import new_run_id
 from medfilip.storage.lease import Lease
 from medfilip.storage.location import Location
@@ -132,8 +132,8 @@ class Run:
 
 def register_file(run: Location, path: str) -> Shard:
     """Return the manifest entry of a file already written below the run folder (no dataset: zero rows)."""
-    data = (run / path).read_bytes()
-    return Shard(path=path, rows=0, bytes=len(data), sha256=sha256_bytes(data))
+    file = run / path
+    return Shard(path=path, rows=0, bytes=file.size(), sha256=file.sha256())
 
 
 @contextmanager

@@ -9,21 +9,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import distributed as dist
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
 from medfilip.findings.ontology import load_ontology
 from medfilip.knowledge.knowledge import load_knowledge
-from medfilip.model.distributed import World
+from medfilip.model.distributed import World, check_same_start, process_group
 from medfilip.storage.manifest import run_folder
 from medfilip.training.logs import MlflowLog, MlflowSettings
 from medfilip.training.loop import fit
@@ -50,36 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@contextmanager
-def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
-    """Join the processes that torchrun started, with gloo or, one GPU each, nccl; without torchrun be the only one.
-
-    Raises
-    ------
-    MedfilipError
-        ``CONFIG_INVALID`` with more processes on a machine than it has GPUs, if it has any.
-    """
-    if "TORCHELASTIC_RUN_ID" not in environment:
-        yield World.current()
-        return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        processes, gpus = int(environment["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if processes > gpus:
-            raise MedfilipError(
-                ErrorCode.CONFIG_INVALID,
-                f"--nproc-per-node {processes} is above this machine's {gpus} GPUs; each process takes one.",
-                fix=f"Start {gpus} processes, or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU.",
-            )
-        torch.cuda.set_device(int(environment["LOCAL_RANK"]))
-        backend = "nccl"
-    dist.init_process_group(backend)
-    try:
-        yield World.current()
-    finally:
-        dist.destroy_process_group()
-
-
 def _train(options: argparse.Namespace, settings: TrainSettings, world: World) -> None:
     folder, pairs, images = options.out.absolute(), str(run_folder(options.pairs)), str(run_folder(options.images))
     ontology, knowledge = load_ontology(), load_knowledge()
@@ -96,27 +63,13 @@ def _train(options: argparse.Namespace, settings: TrainSettings, world: World) -
         validate=None if options.no_validation else validate,
         log=mlflow,
     )
-    _check_same_start(reporter, world)
+    latest = reporter.latest_checkpoint()
+    check_same_start(latest.name if latest is not None else None, world)
     result = fit(settings, data, world, reporter, folder)
     reporter.close()
     if result.folder is not None:
         write_model(result.folder, folder / MODEL, reporter.history[-1])
         sys.stdout.write(f"model {result.fingerprint} in {folder / MODEL}\n")
-
-
-def _check_same_start(reporter: LocalReporter, world: World) -> None:
-    """Refuse processes that see different checkpoints: some would start anew while others go on."""
-    if world.size == 1:
-        return
-    latest = reporter.latest_checkpoint()
-    found: list[str | None] = [None] * world.size
-    dist.all_gather_object(found, latest.name if latest is not None else None)
-    if len(set(found)) > 1:
-        raise MedfilipError(
-            ErrorCode.CONFIG_INVALID,
-            "The processes find different checkpoints in --out.",
-            fix="Give a folder that all machines share.",
-        )
 
 
 def _show(metrics: Mapping[str, float]) -> None:

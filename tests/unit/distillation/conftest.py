@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medfilip.distillation.dataset import Row, write_rows
+from medfilip.distillation.dataset import Row
 from medfilip.distillation.make import make_rows
+from medfilip.distillation.row_file import write_rows
 from medfilip.distillation.settings import DistillSettings
 from medfilip.distillation.student import StudentSettings
 

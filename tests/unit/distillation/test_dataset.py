@@ -18,13 +18,12 @@ from medfilip.distillation.dataset import (
     Row,
     RowWriter,
     balanced,
-    read_rows,
     reading_of,
     split_of,
     unique,
-    write_rows,
 )
 from medfilip.distillation.make import main, make_rows
+from medfilip.distillation.row_file import read_rows, write_rows
 from medfilip.distillation.sentences import Example
 from medfilip.extraction.engine import SentenceResult
 from medfilip.extraction.lexicon import LexiconEngine

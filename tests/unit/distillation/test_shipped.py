@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
+from medfilip.core.fingerprint import sha256_file
 from medfilip.distillation.card import CARD, FACTS, add_metrics
 from medfilip.distillation.dataset import Row
 from medfilip.distillation.quality import Gate, Gold, measure, read_with_rules, require_quality
-from medfilip.distillation.shipped import SHIPPED, shipped_student, verify_student
+from medfilip.distillation.replying import StudentEngine
+from medfilip.distillation.shipped import SHIPPED, shipped_student, verify_student, weight_hashes
 from medfilip.extraction.prompt import STUDENT_PROMPT, prompt_version
 from medfilip.extraction.reply import ReplyReader
 from medfilip.findings.ontology import load_ontology
+from medfilip.model import checkpoint
 from pipelines.llm_settings import VllmSettings
 from pipelines.vllm_plan import vllm_fingerprint
 
@@ -45,6 +48,33 @@ def test_a_changed_file_is_refused(copied: Path, file: str) -> None:
     assert caught.value.code is ErrorCode.CHECKPOINT_INVALID
     with pytest.raises(MedfilipError, match=file):
         vllm_fingerprint(VllmSettings(model=str(copied)))
+    with pytest.raises(MedfilipError, match=file):
+        StudentEngine.load(copied, copying=False)
+
+
+def test_it_is_hashed_once_and_again_when_it_changes(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def counted(file: Path) -> str:
+        hashed.append(file.name)
+        return sha256_file(file)
+
+    monkeypatch.setattr(checkpoint, "sha256_file", counted)
+    verify_student(copied)
+    first = len(hashed)
+    model = verify_student(copied)["model.safetensors"]
+    assert first == len(hashed) and weight_hashes(copied) == [["model.safetensors", model]]
+    (copied / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(MedfilipError, match=r"model\.safetensors"):
+        verify_student(copied)
+    assert hashed[first:] == ["model.safetensors"]
+
+
+def test_a_file_that_nobody_listed_is_refused(copied: Path) -> None:
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(MedfilipError, match=r"adapter_config\.json .* not listed") as caught:
+        StudentEngine.load(copied)
+    assert caught.value.code is ErrorCode.CHECKPOINT_INVALID
 
 
 def test_scores_are_added_without_another_fingerprint(copied: Path) -> None:
@@ -56,8 +86,6 @@ def test_scores_are_added_without_another_fingerprint(copied: Path) -> None:
 
 def test_it_passes_its_gate_on_sentences_of_another_seed(rows: list[Row]) -> None:
     pytest.importorskip("llguidance")
-    from medfilip.distillation.replying import StudentEngine
-
     reader = ReplyReader(load_ontology())
     gold = [
         Gold(((row.text, row.context),), tuple(reader.read(row.reply, row.text).findings), row.phenomenon)

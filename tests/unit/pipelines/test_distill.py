@@ -11,18 +11,24 @@ import pytest
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import load_settings
-from medfilip.distillation.dataset import decode_rows
+from medfilip.distillation.row_file import read_rows
 from medfilip.extraction.engine import SentenceResult, results_table
 from medfilip.extraction.gold import Choice, GoldSentence, append_gold
 from medfilip.extraction.lexicon import LexiconEngine
 from medfilip.extraction.prompt import STUDENT_PROMPT
+from medfilip.extraction.reply import ReplyReader
+from medfilip.findings.ontology import load_ontology
+from medfilip.phantom import corpus
+from medfilip.phantom.corpus import write_reports
 from medfilip.storage.location import Location
 from medfilip.storage.manifest import read_manifest
 from medfilip.storage.run import RunSpec, open_run
 from medfilip.storage.schemas import SENTENCES
 from medfilip.storage.shards import write_shard
+from pipelines import distill_phantom
 from pipelines.distill import DistillJobSettings, run
 from pipelines.distill_data import Part, Taught, Teacher, gold_of, read_part
+from pipelines.distill_phantom import Corpus
 from pipelines.findings_cache import FindingsCache
 
 TEXTS = {
@@ -71,7 +77,7 @@ def rows_of(one: Taught, staging: Path) -> tuple[dict[str, tuple[str, str]], dic
     """Return text → (source, reply), and the counts."""
     (shard,) = read_manifest(one.run).dataset("sentences").shards
     counts = read_part(Part("part", STUDENT_PROMPT, one, shard), staging=Location.parse(staging))
-    rows, _ = decode_rows((staging / "rows/part.parquet").read_bytes(), "part")
+    rows, _ = read_rows(staging / "rows/part.parquet")
     return {row.text: (row.source, row.reply) for row in rows}, {k: v for k, v in counts.items() if v}
 
 
@@ -79,7 +85,7 @@ def rows_of(one: Taught, staging: Path) -> tuple[dict[str, tuple[str, str]], dic
     ("overrides", "told"),
     [
         ((), "give something to learn from"),
-        (("synthetic=10", "workers=2"), "trained in one process"),
+        (("synthetic=10", "workers=2", "min_workers=3"), "min_workers=3 is above workers=2"),
         (("synthetic=10", "train.lora_rank=2"), "lora_rank needs 'base'"),
         (("synthetic=10", "test_share=0"), "test_share"),
         (("synthetic=10", "teacher=chief"), "teacher"),
@@ -93,7 +99,8 @@ def test_settings_that_do_not_fit_are_refused(overrides: tuple[str, ...], told: 
 
 def test_the_gate_decides_nothing_but_whether_to_publish() -> None:
     assert settings("synthetic=10").semantic() == settings("synthetic=10", "gate.f1_ratio=0.5").semantic()
-    assert settings("findings=a", "gold=b").gold == ("b",)
+    given = settings("findings=a", "gold=b", "phantom=[c,d]")
+    assert given.gold == ("b",) and given.phantom == ("c", "d")
 
 
 def test_a_base_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -169,3 +176,52 @@ def test_of_several_gold_files_the_later_decision_counts(tmp_path: Path) -> None
     append_gold(tmp_path / "b.jsonl", decision)
     found, hashes = gold_of([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
     assert [item.choice for item in found] == [Choice.RULES] and len(set(hashes.values())) == 2
+
+
+def phantom_rows(folder: Path, staging: Path) -> list[tuple[str, str]]:
+    """Return text and reply of what all parts of a corpus teach, sorted."""
+    found: set[tuple[str, str]] = set()
+    for at, part in enumerate(Corpus.of(Location.parse(folder)).parts):
+        counts = read_part(Part(f"p{at}", STUDENT_PROMPT, phantom=part), staging=Location.parse(staging))
+        rows, _ = read_rows(staging / f"rows/p{at}.parquet")
+        assert counts["kept"] == len(rows) and {row.source for row in rows} == {"phantom"}
+        found.update((row.text, row.reply) for row in rows)
+    return sorted(found)
+
+
+def test_a_phantom_teaches_its_truth_however_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "REPORTS_PER_FILE", 25)
+    write_reports(tmp_path / "corpus", 60, seed=3)
+    whole = phantom_rows(tmp_path / "corpus", tmp_path / "whole")
+    monkeypatch.setattr(distill_phantom, "REPORTS_PER_PART", 7)
+    monkeypatch.setattr(distill_phantom, "_CHUNK", 1_000)
+    assert phantom_rows(tmp_path / "corpus", tmp_path / "cut") == whole and len(whole) > 100
+    reader, agreed = ReplyReader(load_ontology()), []
+    for text, reply in whole:
+        rules = RULES.extract(text)
+        if not rules.doubts:
+            told = reader.read(reply, text).findings
+            stated, seen = (
+                {(row["category"], str(row["certainty"])) for row in rows} for rows in (told, rules.findings)
+            )
+            agreed.append(stated == seen)
+    assert len(agreed) > 100 and sum(agreed) > 0.97 * len(agreed), "another reading of the same sentences"
+
+
+def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "corpus"
+    with pytest.raises(MedfilipError, match="holds no reports") as caught:
+        Corpus.of(Location.parse(place))
+    assert caught.value.code is ErrorCode.INPUT_NOT_FOUND
+    write_reports(place, 3, seed=3)
+    lines = (place / "truth.jsonl").read_text().splitlines(keepends=True)
+    (place / "truth.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(MedfilipError, match="2 reports, the table 3") as caught:
+        Corpus.of(Location.parse(place))
+    before = "".join([lines[0], "{}\n", lines[2]]), "".join([lines[0], lines[2], lines[1]])
+    for content, problem in zip(before, ("Line 2 is not the truth", "another report than row 2"), strict=True):
+        (place / "truth.jsonl").write_text(content)
+        (part,) = Corpus.of(Location.parse(place)).parts
+        with pytest.raises(MedfilipError, match=problem) as caught:
+            read_part(Part("p", STUDENT_PROMPT, phantom=part), staging=Location.parse(tmp_path))
+        assert caught.value.code is ErrorCode.SCHEMA_MISMATCH

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from medfilip.model.checkpoint import load_checkpoint
-from medfilip.training.__main__ import main, process_group
+from medfilip.model.distributed import process_group
+from medfilip.training.__main__ import main
 from tests.unit.training.published import SMALL, publish_pairs
 
 SETTINGS = ("epochs=2", *SMALL)
