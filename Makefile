@@ -25,8 +25,10 @@ demo: $(STAMP) ## The whole way on 200 synthetic studies, from reports and image
 serve: $(STAMP) ## Leave the endpoint of the last demo up
 	@$(BIN)/medfilip serve demo
 
+# Two processes: tests on the shared cluster in one, those that start clusters of their own in the other, and the rest
+# where there is room (tests/conftest.py).
 test: $(STAMP) ## All tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: $(STAMP) ## Lint, types and import rules
 	$(BIN)/ruff check .
