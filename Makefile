@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := infra/requirements/cpu-llm.txt infra/requirements/dev.txt pyproject.toml infra/setup.sh
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo serve test check format lock clean
+.PHONY: help setup demo serve test unit check format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ serve: $(STAMP) ## Leave the endpoint of the last demo up
 # where there is room (tests/conftest.py).
 test: $(STAMP) ## All tests
 	@$(BIN)/python -m pytest -n 2
+
+unit: $(STAMP) ## The unit tests alone, which need no Ray
+	@$(BIN)/python -m pytest -n 2 tests/unit
 
 check: $(STAMP) ## Lint, types and import rules
 	$(BIN)/ruff check .
