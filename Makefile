@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := infra/requirements/cpu-llm.txt infra/requirements/dev.txt pyproject.toml infra/setup.sh
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo serve test check format lock clean
+.PHONY: help setup demo serve test unit check format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,13 @@ demo: $(STAMP) ## The whole way on 200 synthetic studies, from reports and image
 serve: $(STAMP) ## Leave the endpoint of the last demo up
 	@$(BIN)/medfilip serve demo
 
+# Two processes: tests on the shared cluster in one, those that start clusters of their own in the other, and the rest
+# where there is room (tests/conftest.py).
 test: $(STAMP) ## All tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
+
+unit: $(STAMP) ## The unit tests alone, which need no Ray
+	@$(BIN)/python -m pytest -n 2 tests/unit
 
 check: $(STAMP) ## Lint, types and import rules
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ SAME_EVERYWHERE = frozenset(
         ErrorCode.TRAINING_DIVERGED,
     }
 )
+_SMALL_GROUP, _REPORTS_TAKEN_S = 32, 0.5
 HIDDEN_GPUS = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
@@ -181,6 +182,10 @@ def run_group(
     from ray.train.torch import TorchTrainer
 
     placement.storage.make_dir()
+    most = placement.workers if isinstance(placement.workers, int) else placement.workers[1]
+    if most <= _SMALL_GROUP:
+        # Ray Train takes reports every two seconds, which each of them waits for: longer than a small cell trains.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_REPORTS_TAKEN_S))
     trainer = TorchTrainer(
         worker,
         train_loop_config=config,

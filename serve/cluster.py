@@ -104,6 +104,8 @@ def _start(settings: LocalRaySettings) -> None:
 
     # Ray expects as many processes as there are cores and warns beyond; logical CPUs are what counts here.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(settings.num_cpus))
+    # It would also start a process for each at once, of which a command on few cores uses two: a third of its CPU time.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     ray.init(
         address="local",
         num_cpus=settings.num_cpus,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.heads:bound_heads")
@@ -25,18 +27,48 @@ os.environ["MEDFILIP_PROJECT_KEY"] = "key-of-the-tests"
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
+SHARED_CLUSTER, OWN_CLUSTERS = "shared cluster", "own clusters"
+_STREAMS = {
+    "ray": SHARED_CLUSTER, "vllm": SHARED_CLUSTER, "serve": SHARED_CLUSTER,
+    "cluster": OWN_CLUSTERS, "chaos": OWN_CLUSTERS,
+}  # fmt: skip
+"""Folders whose tests follow each other in one process; the two streams take about as long as each other."""
+
 _skipped: dict[str, str] = {}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run cheap tests first; a test's folder is its mark."""
     marked = ["ray", "vllm", "serve", "cluster", "chaos"]
     order = ["unit", "standards", "learning", "processes", *marked]
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
+    folders = {item: item.path.relative_to(TESTS).parts[0] for item in items}
+    for item, folder in folders.items():
         if folder in marked:
             item.add_marker({"chaos": "cluster"}.get(folder, folder))
-    items.sort(key=lambda item: order.index(p) if (p := item.path.relative_to(TESTS).parts[0]) in order else 0)
+    items.sort(key=lambda item: order.index(folders[item]) if folders[item] in order else 0)
+    if hasattr(config, "workerinput"):
+        # One of several processes (pytest-xdist): the streams begin at once, and what is cheap fills up beside them.
+        streams = {SHARED_CLUSTER: 0, OWN_CLUSTERS: 1}
+        items.sort(key=lambda item: streams.get(_STREAMS.get(folders[item], ""), 2))
+
+
+def unit_of_work(nodeid: str) -> str:
+    """Return what a test is handed out with: its stream, or else its folder, whose fixtures are then made once."""
+    folders = nodeid.split("::", maxsplit=1)[0].split("/")[:-1]
+    return _STREAMS.get(folders[1], "/".join(folders[:3])) if len(folders) > 1 else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out the two streams of tests on clusters and then the other folders, each whole, to ``-n`` processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Streams(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of_work(nodeid)
+
+    config.option.loadscopereorder = False  # else what has the fewest tests, which are the longest, would come last
+    return Streams(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -45,13 +77,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not os.environ.get("MEDFILIP_STRICT"):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("MEDFILIP_STRICT") or reporter is None:  # it is told of all that its processes skip
         return
     lines = (TESTS / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
     allowed = {line.split("#")[0].strip() for line in lines} - {""}
     forbidden = [node for node in _skipped if node not in allowed]
     if forbidden:
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         for node in forbidden:
             reporter.write_line(f"skipped, but not in tests/allowed_skips.txt: {node} ({_skipped[node]})", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

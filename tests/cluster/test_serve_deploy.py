@@ -22,20 +22,12 @@ from medfilip.client import Client
 from medfilip.core.errors import MedfilipError
 from medfilip.model.checkpoint import load_checkpoint, save_checkpoint
 from medfilip.model.dual_encoder import DualEncoder
-from tests.cluster.test_submit import free_port
+from tests.support.head import free_port, running_head
 
 CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
 KEY = "a-key-of-the-tests-0123456789"
 CALLERS = 3
 PATIENCE_S = 200.0
-HEAD = """
-import sys, ray
-ray.init(address="local", num_cpus=8, include_dashboard=True, dashboard_port=int(sys.argv[1]), log_to_driver=False,
-         object_store_memory=200 << 20)
-print("ready", flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +45,8 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str]) -> Iterator[str]:
-    """Start a cluster of its own; it ends when its standard input closes."""
-    port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
-    ) as head:  # fmt: skip
-        assert head.stdin and head.stdout
-        assert "ready" in head.stdout.readline()
-        address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{address}/api/version"))
+    with running_head(environment) as address:
         yield address
-        head.stdin.close()
-        head.wait(60)
 
 
 def answers(url: str) -> bool:

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from medfilip.phantom.corpus import write_corpus
+from tests.support.head import running_head
 
 TOKEN = "0123456789abcdef" * 4
-HEAD = """
-import sys, time, ray
-ray.init(address="local", num_cpus=8, include_dashboard=True, dashboard_port=int(sys.argv[1]), log_to_driver=False,
-         object_store_memory=200 << 20)
-print("ready", flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(token: str = TOKEN) -> dict[str, str]:
@@ -41,29 +25,8 @@ def environment(token: str = TOKEN) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    """Start a cluster of its own; it ends when its standard input closes."""
-    port = free_port()
-    head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        text=True,
-    )
-    assert head.stdin and head.stdout
-    assert "ready" in head.stdout.readline()
-    address = f"http://127.0.0.1:{port}"
-    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {TOKEN}"})
-    for _ in range(60):
-        try:
-            urllib.request.urlopen(request, timeout=2).close()
-            break
-        except OSError:
-            time.sleep(1)
-    yield address
-    head.stdin.close()
-    head.wait(60)
+    with running_head(environment(), {"Authorization": f"Bearer {TOKEN}"}) as address:
+        yield address
 
 
 def submit(address: str, *arguments: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:

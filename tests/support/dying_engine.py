@@ -13,8 +13,8 @@ from pipelines.vllm_actor import JournaledEngine
 
 
 def is_poison(text: str) -> bool:
-    """Whether the engine dies of a sentence: about one in twenty."""
-    return zlib.crc32(text.encode()) % 20 == 3
+    """Whether the engine dies of a sentence: about one in thirty; in the corpus of the tests, of several in a batch."""
+    return zlib.crc32(text.encode()) % 30 == 19
 
 
 class DyingEngine(JournaledEngine):

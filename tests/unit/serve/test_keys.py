@@ -30,6 +30,7 @@ def test_both_headers_carry_a_key() -> None:
         (f"Bearer {hash_key(KEY)}", None, ErrorCode.FORBIDDEN),
         (None, "ключ", ErrorCode.FORBIDDEN),
     ],
+    ids=["nothing", "empty", "another-scheme", "no-key", "a-letter-too-many", "the-hash", "not-ascii"],
 )
 def test_everything_else_is_refused(authorization: str | None, header: str | None, code: ErrorCode) -> None:
     with pytest.raises(MedfilipError) as caught:
