@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from medfilip.core.errors import ErrorCode, MedfilipError
-from medfilip.core.fingerprint import fingerprint, sha256_file
+from medfilip.core.fingerprint import fingerprint
 from medfilip.core.settings import operational
+from medfilip.distillation.base import base_fingerprint, base_folder
 from medfilip.distillation.card import add_metrics
 from medfilip.distillation.grammar import load_grammar
 from medfilip.distillation.join import Mixture
@@ -159,13 +160,8 @@ def show(outcome: Outcome) -> None:
 
 def _check_base(train: DistillSettings) -> None:
     """Refuse what the training could not begin with, before anything is started."""
-    base = Location.parse(train.base) if train.base else None
-    if base is not None and (base.scheme != "file" or not (base / "config.json").exists()):
-        raise MedfilipError(
-            ErrorCode.INPUT_NOT_FOUND,
-            f"The setting 'train.base' names {train.base}, which holds no config.json.",
-            fix="Give the folder of a Hugging Face model; on a cluster one that all nodes share.",
-        )
+    if train.base:
+        base_folder(train.base)
     if train.lora_rank and find_spec("peft") is None:
         raise MedfilipError(
             ErrorCode.DEPENDENCY_MISSING,
@@ -185,9 +181,7 @@ def _spec(settings: DistillJobSettings, inputs: dict[str, str]) -> RunSpec:
         "generator": fingerprint([GENERATOR_VERSION, load_grammar().fingerprint]),
     }
     if settings.train.base:
-        files = sorted(Path(settings.train.base).iterdir())
-        told = [[file.name, sha256_file(file)] for file in files if file.suffix in (".json", ".safetensors", ".jinja")]
-        inputs = {**inputs, "base": fingerprint(told)}
+        inputs = {**inputs, "base": base_fingerprint(settings.train.base)}
     return job_spec("distill", config, inputs, versions)
 
 
@@ -226,10 +220,12 @@ def _publish(
     distill: Run, scores: Mapping[str, Scores], counts: Mapping[str, int], rejected: Mapping[str, int]
 ) -> None:
     metrics = {
-        f"{name}_{number}": getattr(pair.student, number) for name, pair in scores.items() for number in _NUMBERS
+        f"{number}_against_{name}": getattr(pair.student, number)
+        for name, pair in scores.items()
+        for number in _NUMBERS
     }
     if "gold" in scores:
-        metrics["gold_rules_f1"] = scores["gold"].other.f1
+        metrics["f1_of_rules_against_gold"] = scores["gold"].other.f1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         download(distill.staging / MODEL, folder)

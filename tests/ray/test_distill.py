@@ -87,8 +87,8 @@ def test_a_student_is_published_only_if_it_passes_the_gate(
     held_out = [row for row in rows if row.split == TEST]
     assert scores["gold"]["student"]["sentences"] == sum(row.source == "gold" for row in held_out) > 0
     assert scores["teacher"]["other"]["f1"] == 1 and scores["gold"]["other"]["engine"] == "rules"
-    assert manifest.metrics["gold_f1"] == scores["gold"]["student"]["f1"]
-    assert manifest.metrics["gold_rules_f1"] == scores["gold"]["other"]["f1"]
+    assert manifest.metrics["f1_against_gold"] == scores["gold"]["student"]["f1"]
+    assert manifest.metrics["f1_of_rules_against_gold"] == scores["gold"]["other"]["f1"]
 
     with pytest.raises(MedfilipError, match=r"below 0\.9\d+\."):
         distill(arguments)  # it is finished, yet not as good as now asked for
@@ -101,5 +101,5 @@ def loads_as_a_student(model: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(model).config.vocab_size == len(AutoTokenizer.from_pretrained(model))
     assert prompt_version(str(model)) == STUDENT_PROMPT
     facts = json.loads((model / "medfilip.json").read_text())
-    assert facts["fingerprint"] in (model / "README.md").read_text() and "teacher_f1" in facts["metrics"]
+    assert facts["fingerprint"] in (model / "README.md").read_text() and "f1_against_teacher" in facts["metrics"]
     assert (StudentEngine.load(model).extract("small effusion").output_tokens or 0) > 0

@@ -15,7 +15,11 @@ class DistillSettings(Settings):
     """Settings of ``python -m medfilip.distillation``."""
 
     student: StudentSettings = Field(StudentSettings(), description="shape of a student made here")
-    base: str = Field("", description="Hugging Face folder to train instead; its tokenizer and template stay")
+    base: str = Field(
+        "",
+        description="Hugging Face folder or name to train instead, or medfilip-extractor-mini; its tokenizer and "
+        "template stay",
+    )
     lora_rank: int = Field(0, ge=0, le=512, description="rank of an adapter on 'base' (needs peft); 0: all weights")
     prompt: str = Field(STUDENT_PROMPT, description="prompt version the student is trained for")
     context: int = Field(

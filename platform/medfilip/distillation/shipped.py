@@ -9,6 +9,7 @@ from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.fingerprint import sha256_file
 from medfilip.model.checkpoint import HASHES, verify_files
 
+SHIPPED_NAME = "medfilip-extractor-mini"
 SHIPPED = Path(__file__).parent / "data" / "mini"
 """Its folder; ``medfilip make-extractor-mini`` makes it again."""
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from medfilip.core.errors import ErrorCode, MedfilipError
 from medfilip.core.settings import Settings
+from medfilip.distillation.base import base_folder
 from medfilip.extraction.prompt import PROMPT_KEY
 from medfilip.extraction.tiny_llm import CHAT_TEMPLATE, SPECIAL_TOKENS
 
@@ -115,26 +116,14 @@ def count_parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def open_tokenizer(folder: str) -> Any:
-    """Return the tokenizer of a given Hugging Face model.
-
-    Raises
-    ------
-    MedfilipError
-        ``INPUT_NOT_FOUND`` without a model there.
-    """
+def open_tokenizer(base: str) -> Any:
+    """Return the tokenizer of a base; see `medfilip.distillation.base.base_folder` for what is raised."""
     from transformers import AutoTokenizer
 
-    if not (Path(folder) / "config.json").is_file():
-        raise MedfilipError(
-            ErrorCode.INPUT_NOT_FOUND,
-            f"The setting 'base' names {folder}, which holds no config.json.",
-            fix="Give the folder of a Hugging Face model.",
-        )
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(base_folder(base), trust_remote_code=False)
 
 
-def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> Any:
+def open_base(base: str, *, rank: int, prompt: str, seed: int) -> Any:
     """Return a given Hugging Face model, with a LoRA adapter to train if ``rank`` is above 0.
 
     Raises
@@ -145,7 +134,7 @@ def open_base(folder: str, *, rank: int, prompt: str, seed: int) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=torch.float32, trust_remote_code=False)
     setattr(model.config, PROMPT_KEY, prompt)
     if not rank:
         return model
