@@ -6,7 +6,8 @@ similarity matrix like all others: 0 for the opposite, something between for a w
 
 Something between is nearly the target of the right one (.9 and 1), and what a pairwise objective gains by telling the
 two apart is nearly nothing. So a finding is also *ranked* above itself with another side or severity, wherever the
-study states nothing that would make the altered one true as well.
+study states nothing that would make the altered one true as well (`medfilip.training.step.ranking_share` says when,
+and what it is worth).
 """
 
 from __future__ import annotations

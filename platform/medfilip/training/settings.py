@@ -78,10 +78,11 @@ class TrainSettings(Settings):
         default=2, ge=0, le=50, description="altered texts for one study in one step: other side, severity, opposite"
     )
     ranking: float = Field(
-        default=0.5,
+        default=0.4,
         ge=0,
         le=10,
-        description="weight of ranking a finding above itself with another side or severity (soft objectives); 0: off",
+        description="weight of ranking a finding above itself with another side or severity (soft objectives); it "
+        "grows from 0 at 30 % of the steps",
     )
     learning_rate: float = Field(default=2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     backbone_rate: float = Field(

@@ -19,6 +19,7 @@ from medfilip.training.step import (
     batch_loss,
     clip_gradients,
     make_optimizer,
+    ranking_share,
     schedule,
     train_step,
 )
@@ -31,6 +32,11 @@ def test_the_schedule_rises_and_falls():
     assert schedule(0.55, 0.1) == pytest.approx(0.5)
     assert schedule(1.0, 0.1) == pytest.approx(0, abs=1e-12)
     assert schedule(0.0, 0.0) == 1
+
+
+def test_details_are_ranked_after_what_they_are_details_of():
+    assert [ranking_share(progress) for progress in (0.0, 0.3, 1.0)] == [0, 0, 1]
+    assert ranking_share(0.65) == pytest.approx(0.5)
 
 
 def test_norms_biases_embeddings_and_scale_do_not_decay():
