@@ -41,6 +41,23 @@ def test_it_tells_what_is_drawn_and_is_at_home_there(model: ZeroShotModel) -> No
         assert auroc(truth, np.array([answer[name].positive_score for answer in found])) > 0.85, name
 
 
+def test_it_tells_mild_from_severe_and_left_from_right(model: ZeroShotModel) -> None:
+    options = StudyOptions(size=256, categories=DEMONSTRATED, prevalence=0.4)
+    studies = [make_study(31_337, index, options=options) for index in range(STUDIES)]
+    for words, name, slot in (
+        (("mild", "severe"), "edema", "severity"),
+        (("mild", "severe"), "cardiomegaly", "severity"),
+        (("left", "right"), "pleural_effusion", "laterality"),
+    ):
+        shown = [study for study in studies if getattr(study.study_truth[name], slot) in words]
+        labels = [f"{word} {name.replace('_', ' ')}" for word in words]
+        answers = model.diagnose([dicom_bytes(study) for study in shown], labels)
+        second = np.array([int(getattr(study.study_truth[name], slot) == words[1]) for study in shown])
+        assert 0 < second.sum() < len(second), "both are drawn"
+        leaning = [answer[labels[1]].positive_score - answer[labels[0]].positive_score for answer in answers]
+        assert auroc(second, np.array(leaning)) > 0.8, (name, words)
+
+
 @pytest.mark.data
 def test_it_decides_nothing_about_patients(model: ZeroShotModel, data_folder: Path) -> None:
     files = sorted((data_folder / "cxr_images" / "open").rglob("*.png"))[::40][:25]
