@@ -156,7 +156,7 @@ def _read_the_rest(demo: Demo, reports: str, corpus: Path, extracted: Outcome) -
         doubtful, audited = counts["sentences_doubtful"], counts["sentences_audited"]
         without, with_model = (metrics["certainty_f1"] for metrics in scores)
         result.append(
-            f"{doubtful} doubtful, {audited} other sentences in {seconds:.0f} s, engine start included; "
+            f"{doubtful} doubtful, {audited} other sentences in {seconds:.0f} s, start included; "
             f"F1 {with_model:.3f}, rules {without:.3f}"
         )
 
