@@ -44,11 +44,10 @@ class Mixture:
     gold_weight: int
 
 
-@dataclass
 class Numbers:
     """The numbers of all rows, collected part by part."""
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self._columns: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]] = []
         self._codes: dict[str, int] = {}
 
